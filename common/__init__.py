@@ -1,0 +1,1 @@
+"""The shared denoiser core: attention, transformer, diffusion process, samplers, training loop."""

@@ -1,0 +1,1 @@
+"""Vector floorplans: HouseDiffusion on the shared core."""

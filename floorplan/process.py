@@ -1,0 +1,110 @@
+"""The diffusion of corners: losses, and the denoiser that decodes bits once the noise is low.
+
+Shape letters: P plans, M packed corners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..common.diffusion import Denoiser, DiscretePath, Prediction3, cosine_path, expand, target
+from ..common.nn import bits_to_coords, quantised_bits
+from .dataset import PlanBatch
+from .network import HouseNet
+from .tokens import PlanCondition
+
+
+def house_path(num_steps: int = 1000) -> DiscretePath:
+    """HouseDiffusion's schedule: alpha_bar = cos^2(pi t / 2) without the 0.008 offset, betas at most 0.999."""
+    return cosine_path(num_steps, offset=0.0, max_beta=0.999)
+
+
+@dataclass(frozen=True)
+class HouseLoss:
+    """Means over each plan's own corners [P]; `discrete` is NaN for the plans whose bits were not asked for.
+
+    The original divides by the 100 slots of its padded row and once more by the number of corners; its numbers
+    are these divided by 100.
+    """
+
+    continuous: Tensor
+    discrete: Tensor
+
+    def total(self, discrete_weight: float = 1.0) -> Tensor:
+        """Mean over plans, plus the mean over the plans that have bits (times the weight); a scalar."""
+        with_bits = ~self.discrete.isnan()
+        loss = self.continuous.mean()
+        if bool(with_bits.any()):
+            loss = loss + discrete_weight * self.discrete[with_bits].mean()
+        return loss
+
+
+def house_losses(
+    net: HouseNet, path: DiscretePath, batch: PlanBatch, t: Tensor, noise: Tensor, *, bits_below: int
+) -> HouseLoss:
+    """Denoising loss of the continuous head, and of the discrete branch for plans with t < bits_below.
+
+    Args:
+        net: the network, in training mode or not.
+        path: the schedule.
+        batch: clean corners [1, M, 2] (or [1, M, 16] analog bits), float64, and their condition.
+        t: [P] timesteps. noise: standard normal, like `batch.x0`.
+        bits_below: plans with a smaller t also train their bits; the original trains below 10.
+    """
+    cond = net.embed(batch.cond)
+    t_token = t[cond.plan_index][None, :, None]
+    alpha, sigma = path.alpha(t_token).to(batch.x0), path.sigma(t_token).to(batch.x0)
+    x_t = alpha * batch.x0 + sigma * noise
+    out = net(x_t.float(), t, cond)
+    wanted = target(net.config.prediction, batch.x0, noise, alpha, sigma)
+    continuous = cond.plan_mean((wanted - out) ** 2)
+    discrete = torch.full_like(continuous, torch.nan)
+    low = (t < bits_below).nonzero()[:, 0].tolist() if net.config.has_bits else []
+    if low:
+        tokens, part = cond.subset(low)
+        a, s = alpha[:, tokens], sigma[:, tokens]
+        x_low, out_low = x_t[:, tokens].float(), out[:, tokens]
+        eps = predicted_noise(net.config.prediction, out_low, x_low, a.float(), s.float())
+        logits = net.bits(x_low, eps, a, s, part)
+        error = (quantised_bits(batch.x0[:, tokens], wrap=net.config.wrap_bits) - logits).to(continuous.dtype) ** 2
+        discrete = discrete.index_put((torch.tensor(low, device=t.device),), part.plan_mean(error))
+    return HouseLoss(continuous, discrete)
+
+
+def predicted_noise(prediction: str, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    """The noise that a prediction means: eps itself, or from x0 or v by x_t = alpha x0 + sigma eps."""
+    if prediction == "eps":
+        return out
+    if prediction == "v":  # v = alpha eps - sigma x0, alpha^2 + sigma^2 = 1
+        return alpha * out + sigma * x_t
+    return (x_t - alpha * out) / sigma
+
+
+class HouseDenoiser(Denoiser):
+    """E[x0 | x_t] of packed plans; below `discrete_below` (original time) the decoded bits of the corners.
+
+    The decision is made in original time, so any number of steps and any sampler takes bits at the same noise
+    levels. With `discrete_below=0` it is the continuous denoiser.
+    """
+
+    def __init__(self, net: HouseNet, path: DiscretePath, *, discrete_below: int = 32) -> None:
+        super().__init__(net, path, net.config.prediction, clip=1.0)
+        self.house = net
+        self.discrete_below = discrete_below if net.config.has_bits else 0
+
+    def predict(self, x_t: Tensor, t: Tensor | float, cond: PlanCondition | None = None) -> Prediction3:
+        """Clean corners and the noise they imply; t is one number for all plans."""
+        if cond is None:
+            raise ValueError("corners can only be denoised under a PlanCondition")
+        guess = super().predict(x_t, t, cond)
+        if float(torch.as_tensor(t).max()) >= self.discrete_below:
+            return guess
+        x = x_t.float()
+        alpha, sigma = (expand(f(t), x.double()) for f in (self.path.alpha, self.path.sigma))
+        eps = predicted_noise(self.house.config.prediction, guess.raw, x, alpha.float(), sigma.float())
+        x0 = bits_to_coords(self.house.bits(x, eps, alpha, sigma, cond)).to(guess.x0)
+        eps = ((x_t - alpha * x0) / sigma).to(guess.eps)
+        return Prediction3(x0=x0, eps=eps, variance=guess.variance, raw=guess.raw)

@@ -1,0 +1,139 @@
+"""Training HouseDiffusion on procedural plans, on RPLAN files, or on any plans of your own."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..common.train import SampleNoise, TrainConfig, TrainResult, train
+from .dataset import Augmentation, FloorplanDataset, PlanBatch, PlanSource, collate, count_corners
+from .model import HouseDiffusion, HouseDiffusionConfig
+from .other_formats import load_plans
+from .procedural import HELD_OUT_START, ProceduralConfig, ProceduralPlans
+
+
+@dataclass(frozen=True)
+class FloorplanTraining(TrainConfig):
+    """A training run of the floorplan head."""
+
+    data: str = "procedural"
+    """`procedural`, or a json file or folder of plans (RPLAN / House-GAN++ schema, ProcTHOR)."""
+    exclude_rooms: tuple[int, ...] = ()
+    """Room counts held out of training, as the paper does with the counts it is evaluated on."""
+    bits_below: int = 32
+    """Plans noised to an original time below this also train the discrete branch (the original: 10)."""
+    low_noise_share: float = 0.15
+    """Share of plans whose time is drawn below `bits_below` instead of uniformly (the original: 0)."""
+    discrete_weight: float = 0.1
+    """Weight of the discrete branch's loss (the original: 1)."""
+    model: HouseDiffusionConfig = field(default_factory=HouseDiffusionConfig)
+    """Shape of the network."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """What may be changed in a plan without making it another plan."""
+
+
+def procedural_small() -> FloorplanTraining:
+    """The settings of the shipped model: 256 wide would not fit a laptop's patience, 192 does."""
+    return FloorplanTraining(
+        output_dir=Path("runs/floorplan-procedural"),
+        train_batch_size=64,
+        max_train_steps=12_000,
+        learning_rate=1e-3,
+        lr_scheduler="cosine",
+        lr_warmup_steps=300,
+        adam_beta2=0.99,
+        mixed_precision="bf16",
+        use_ema=True,
+        ema_decay=0.999,
+        model=HouseDiffusionConfig(
+            width=192, dropout=0.0, index_encoding="sincos", with_sizes=True, prediction="v", fourier_bands=7
+        ),
+        augmentation=Augmentation(symmetries=False),
+    )
+
+
+def published() -> FloorplanTraining:
+    """The paper's settings: 26.5 M parameters, 250,000 steps of 512 plans, lr 1e-3 divided by 10 every 100,000."""
+    return FloorplanTraining(
+        output_dir=Path("runs/floorplan-published"),
+        train_batch_size=512,
+        max_train_steps=250_000,
+        learning_rate=1e-3,
+        lr_scheduler="multistep",
+        lr_decay_steps=100_000,
+        adam_weight_decay=0.05,
+        use_ema=True,
+        ema_power=None,
+        bits_below=10,
+        low_noise_share=0.0,
+        discrete_weight=1.0,
+        model=HouseDiffusionConfig(wrap_bits=True),
+        augmentation=Augmentation(shuffle_rooms=False, drop_sizes=1.0),
+    )
+
+
+PRESETS = {"procedural-small": procedural_small, "published": published}
+
+
+def training_plans(config: FloorplanTraining) -> PlanSource:
+    """The plans a run trains on, without the held-out room counts."""
+    if config.data == "procedural":
+        return ProceduralPlans(ProceduralConfig(exclude_num_rooms=config.exclude_rooms))
+    plans = [p for p in load_plans(config.data) if p.num_rooms not in config.exclude_rooms]
+    if not plans:
+        raise ValueError(f"{config.data}: no plans are left after excluding {config.exclude_rooms} rooms")
+    return plans
+
+
+def draw_times(noise: SampleNoise, num_steps: int, config: FloorplanTraining) -> Tensor:
+    """[P] original times: uniform, but a share of the plans below `bits_below`."""
+    uniform, low = noise.randint(0, num_steps), noise.randint(0, max(config.bits_below, 1))
+    return torch.where(noise.rand() < config.low_noise_share, low, uniform)
+
+
+def training_loss(
+    model: nn.Module, batch: PlanBatch, noise: SampleNoise, *, config: FloorplanTraining
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of one batch: denoising, plus the bits of the plans that are nearly clean."""
+    t = draw_times(noise, config.model.num_train_steps, config)
+    eps = noise.randn_packed(batch.cond.plan_lens, batch.x0.shape[-1], dtype=torch.float64)[None]
+    losses = model(batch, t, eps, config.bits_below)
+    metrics = {"denoising": losses.continuous.mean().detach(), "bits": losses.discrete.nanmean().detach()}
+    return losses.total(config.discrete_weight).float(), metrics
+
+
+def run_training(config: FloorplanTraining) -> TrainResult:
+    """Train as configured; the final model is written to `output_dir/model`."""
+    source = training_plans(config)
+    sample = [source[i] for i in range(min(len(source), 4000))]
+    shape = dataclasses.replace(config.model, corner_counts=count_corners(sample))
+    torch.manual_seed(config.seed)
+    model = HouseDiffusion(shape)
+    repeat = config.data != "procedural"
+    dataset = FloorplanDataset(source, augmentation=config.augmentation, seed=config.seed, repeat=repeat)
+    return train(
+        config,
+        model,
+        partial(training_loss, config=config),
+        dataset,
+        collate_fn=partial(collate, index_encoding=shape.index_encoding, with_sizes=shape.with_sizes),
+        validate=partial(validate, config=config),
+    )
+
+
+def validate(model: nn.Module, step: int, *, config: FloorplanTraining) -> dict[str, Any]:
+    """Denoising loss of 64 held-out procedural plans at fixed noise, and a picture of what the model draws."""
+    from .metrics import graph_errors
+    from .sheet import contact_sheet_pixels
+
+    assert isinstance(model, HouseDiffusion)
+    plans = [ProceduralPlans()[HELD_OUT_START + i] for i in range(8)]
+    drawn = model.generate([p.diagram() for p in plans], steps=20, seed=step)
+    errors = [graph_errors(d, p.diagram()).total for d, p in zip(drawn, plans, strict=True)]
+    return {"graph_errors": sum(errors) / len(errors), "plans": contact_sheet_pixels(drawn)}
