@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from torch import Tensor
 
+from ..common.pretrained import load_foreign_state_dict
+from .model import HouseDiffusion, HouseDiffusionConfig
 from .network import HouseNetConfig
 
 # (pattern of the original, ours); applied in order, the first that matches wins.
@@ -107,3 +111,22 @@ def config_from_tensors(tensors: Mapping[str, Tensor], source: str = "checkpoint
 def convert_state_dict(tensors: Mapping[str, Tensor], source: str = "checkpoint") -> dict[str, Tensor]:
     """The original's tensors under our names, in float32."""
     return {ours: tensors[theirs].float() for theirs, ours in rename_keys(tensors, source).items()}
+
+
+def load_original(path: str | Path) -> HouseDiffusion:
+    """An original checkpoint as a model: `model*.pt` or `ema_*.pt`, or the same tensors as safetensors.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, not a state dict, another model's tensors or shapes.
+    """
+    tensors = load_foreign_state_dict(path)
+    config = HouseDiffusionConfig(**dataclasses.asdict(config_from_tensors(tensors, str(path))))
+    model = HouseDiffusion(config)
+    converted = convert_state_dict(tensors, str(path))
+    expected = model.net.state_dict()
+    wrong = sorted(k for k in expected.keys() | converted.keys() if k not in expected or k not in converted)
+    wrong += [k for k, v in converted.items() if k in expected and v.shape != expected[k].shape]
+    if wrong:
+        raise ValueError(f"{path}: tensors missing, unexpected or of another shape: {', '.join(wrong[:6])}")
+    model.net.load_state_dict(converted)
+    return model.eval()

@@ -1,8 +1,11 @@
-"""The "compatibility" score as HouseDiffusion computes it, quirks included, so that published numbers can be compared.
+"""The "compatibility" score as HouseDiffusion computes it, quirks included, so that published numbers can be
+compared.
 
 It is the number of edges that differ between the wanted room graph and a graph estimated from the drawing (Shabani et
 al. 2023, section 5; House-GAN++ has the same idea). Ground truth does not score 0: see `metrics.graph_errors` for a
-measure that decides by geometry. Kept because the tables of the field are in this unit.
+measure that decides by geometry. It reads doors that overlap their rooms, as the original's raster makes them
+(`lattice.on_lattice`); between exact walls doors touch nothing and every edge counts as missing. Kept because the
+tables of the field are in this unit.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from .plan import Plan
 from .rooms import RoomType, is_door
 
 OUTSIDE = -1
-GRAPH_ROWS = 200  # the original pads its list of triples to this length, which limits it to 20 nodes
+GRAPH_ROWS = 200  # the original pads its list of triples to this length
+MAX_NODES = 20  # which is the most whose node pairs fit
 TOUCH_LIMIT = 0.2  # a room that covers more of a door than this is taken for a room drawn over the door
 
 Edge = tuple[int, int]
@@ -47,15 +51,16 @@ def estimated_edges(plan: Plan) -> set[Edge]:
 def wanted_edges(plan: Plan, *, row_bug: bool = False) -> set[Edge]:
     """Edges of the plan's own graph, as `estimated_edges` writes them.
 
-    row_bug: the original means to drop the zero rows of its padded list of n triples, but indexes with `1 - i` for each
-    zero row i, which keeps rows 2 .. 201-n instead: the first two triples are always lost and, from 15 nodes on (n > 100),
-    so is the end of the list. Raises `FloorplanError` for more than 20 nodes, which the original cannot hold.
+    row_bug: the original means to drop the zero rows of its padded list of n triples, but indexes with `1 - i` for
+    each zero row i, which keeps rows 2 .. 201-n instead: the first two triples are always lost and, from 15 nodes on
+    (n > 100), so is the end of the list. Raises `FloorplanError` for more than 20 nodes, which the original cannot
+    hold.
     """
     triples = plan.graph()
     if row_bug:
-        if len(triples) > GRAPH_ROWS:
+        if len(plan.nodes) > MAX_NODES:
             raise FloorplanError(
-                f"{len(plan.nodes)} nodes; the original's row selection exists for at most 20", field="nodes"
+                f"{len(plan.nodes)} nodes; the original's row selection exists for at most {MAX_NODES}", field="nodes"
             )
         kept = {(1 - zero_row) % GRAPH_ROWS for zero_row in range(len(triples), GRAPH_ROWS)}
         triples = [triple for row, triple in enumerate(triples) if row in kept]
@@ -73,7 +78,7 @@ def wanted_edges(plan: Plan, *, row_bug: bool = False) -> set[Edge]:
 def house_diffusion_compatibility(plan: Plan, *, row_bug: bool = True) -> int:
     """Missing plus extra edges between the plan's graph and the estimate from its polygons; lower is better.
 
-    row_bug=True gives the published measure, False the same estimate against all wanted edges. The wanted graph is the
-    plan's own `doors`, which a generated plan has from the diagram it was asked for.
+    row_bug=True gives the published measure, False the same estimate against all wanted edges. The wanted graph is
+    the plan's own `doors`, which a generated plan has from the diagram it was asked for.
     """
     return len(estimated_edges(plan) ^ wanted_edges(plan, row_bug=row_bug))

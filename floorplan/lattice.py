@@ -1,8 +1,8 @@
 """HouseDiffusion's way from polygons to corners, through a 64-pixel raster (Shabani et al. 2023, data preparation).
 
-All corners end on a lattice: left and top sides at 4k, right and bottom sides at 4k + 3 of 256 pixels; neighbouring rooms touch
-and doors overlap them. Each concave corner turns into two, joined by a one-pixel diagonal, so an L has 7 corners. Needed to
-compare with the original; `dataset.py` trains on the exact corners instead.
+All corners end on a lattice: left and top sides at 4k, right and bottom sides at 4k + 3 of 256 pixels; neighbouring
+rooms touch and doors overlap them. Each concave corner turns into two, joined by a one-pixel diagonal, so an L has 7
+corners. Needed to compare with the original; `dataset.py` trains on the exact corners instead.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from .rooms import is_door
 
 RASTER = 256
 LATTICE = 64
+
+
+class VanishedNodeError(FloorplanError):
+    """A room or door of which no lattice pixel is left."""
 
 
 def _opencv() -> ModuleType:
@@ -51,8 +55,8 @@ def centred_polygons(plan: Plan) -> list[np.ndarray]:
 def lattice_masks(polygons: Sequence[np.ndarray], doors: Sequence[bool]) -> np.ndarray:
     """Masks [R, 64, 64] uint8 of polygons given as shares of the frame.
 
-    Each is filled at 256 pixels and shrunk bicubically; every pixel that is not 0 then counts. Where rooms overlap the later
-    one wins, as if painted in order; doors (flags [R]) neither take nor give.
+    Each is filled at 256 pixels and shrunk bicubically; every pixel that is not 0 then counts. Where rooms overlap
+    the later one wins, as if painted in order; doors (flags [R]) neither take nor give.
     """
     masks = np.zeros((len(polygons), LATTICE, LATTICE), dtype=np.uint8)
     for mask, polygon in zip(masks, polygons, strict=True):
@@ -81,14 +85,14 @@ def trace_mask(mask: np.ndarray) -> np.ndarray:
 def lattice_polygons(plan: Plan) -> list[np.ndarray]:
     """The plan's polygons as the original sees them: [K, 2] float64 in pixels 0..255 of the 256-pixel frame, centred.
 
-    Raises `FloorplanError` naming the node if one has no lattice pixel left (a thin door, a room painted over), where the
-    original fails too, and `ImportError` without OpenCV.
+    Raises `VanishedNodeError` naming the node if one has no lattice pixel left (a thin door, a room painted over),
+    where the original fails too, and `ImportError` without OpenCV.
     """
     masks = lattice_masks(centred_polygons(plan), [is_door(node.type) for node in plan.nodes])
     polygons = [trace_mask(mask) for mask in masks]
     for i, (node, polygon) in enumerate(zip(plan.nodes, polygons, strict=True)):
         if len(polygon) < 3:
-            raise FloorplanError(
+            raise VanishedNodeError(
                 f"{node.type.name.lower()} {node.name!r} vanishes on the 64-pixel lattice",
                 source=plan.name,
                 field=f"nodes[{i}].polygon",

@@ -1,7 +1,7 @@
 """Measures of a plan by exact geometry. Each is a pure function whose docstring is its definition.
 
-Lengths are in the unit of the docstring (metres or plan units); shares lie in [0, 1]. Report what ground truth scores beside
-every table: `summary_table` expects it as a row.
+Lengths are in the unit of the docstring (metres or plan units); shares lie in [0, 1]. Report what ground truth scores
+beside every table: `summary_table` expects it as a row.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from dataclasses import dataclass
 import networkx as nx
 import numpy as np
 import shapely
-from shapely.geometry import Polygon
+from shapely.geometry import LineString, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from .compatibility import GRAPH_ROWS, house_diffusion_compatibility
+from .compatibility import MAX_NODES, house_diffusion_compatibility
 from .diagram import BubbleDiagram
 from .errors import FloorplanError
+from .lattice import VanishedNodeError, on_lattice
 from .plan import Node, Plan
 from .rooms import RoomType
 
 RAYS = 11  # sight lines per door side
-REACH_METRES = (
-    0.35  # how far behind a door's face its room may begin: RPLAN's walls are 5-6 of 256 pixels, 0.42 m, at most
-)
+# How far behind a door's face its room may begin: 5 of RPLAN's 256 pixels, nearly the thickness of its walls.
+REACH_METRES = 0.35
 
 Connection = tuple[int, int | None]  # (room, room) with the smaller first, or (room, None): outside
 
@@ -70,23 +70,22 @@ def _frames(door: Node) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float,
     A nearly square door may lie either way in its wall, so it has two.
     """
     box = shapely.minimum_rotated_rectangle(shapely.MultiPoint(door.polygon))
-    corner = np.asarray(box.exterior.coords if isinstance(box, Polygon) else box.coords)
-    if len(corner) < 2:
+    if isinstance(box, Polygon):
+        corner = np.asarray(box.exterior.coords)
+        first, second = corner[1] - corner[0], corner[2] - corner[1]
+    elif isinstance(box, LineString):
+        corner = np.asarray(box.coords)
+        first, second = corner[-1] - corner[0], np.zeros(2)
+    else:
         return []
-    first = corner[1] - corner[0]
-    second = corner[2] - corner[1] if len(corner) > 2 else np.zeros(2)
-    length, width = float(np.linalg.norm(first)), float(np.linalg.norm(second))
-    middle = (corner[0] + corner[1] + second) / 2 if len(corner) > 2 else (corner[0] + corner[1]) / 2
-    if not isinstance(box, Polygon):
-        first, length, width = corner[-1] - corner[0], float(np.linalg.norm(corner[-1] - corner[0])), 0.0
-        middle = (corner[0] + corner[-1]) / 2
+    middle = corner[0] + (first + second) / 2
+    length, thick = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+    if thick > length:
+        first, length, thick = second, thick, length
     along = first / length
     normal = np.array([-along[1], along[0]])
-    wide = (middle, along, normal, length, width)
-    tall = (middle, normal, along, width, length)
-    if width > length:
-        wide, tall = tall, wide
-    return [wide, tall] if tall[3] > 0.8 * wide[3] else [wide]
+    seen = [(middle, along, normal, length, thick)]
+    return [*seen, (middle, normal, along, thick, length)] if thick > 0.8 * length else seen
 
 
 def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connection | None]:
@@ -94,10 +93,11 @@ def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connect
 
     From the line through the middle of the door, along the wall, sight lines go straight out through both faces, until
     `reach` metres behind the face. A side opens into the room that most of its sight lines meet, if at least half do.
-    An interior door joins the two different rooms of its sides with the most sight lines together; a front door joins the room
-    of one side with the outside if the other side opens into no room, else it joins two rooms as an interior door does.
+    An interior door joins the two different rooms of its sides with the most sight lines together. A front door joins
+    the room of one side with the outside if behind the other face no room meets half of the sight lines; else it joins
+    two rooms as an interior door does.
     """
-    rooms = np.array([_shape(node) for node in plan.rooms], dtype=object)
+    rooms = np.array([[_shape(node)] for node in plan.rooms], dtype=object)  # [R, 1], against sight lines [RAYS]
     shapely.prepare(rooms)
     far = reach / plan.metres_per_unit
     result: list[Connection | None] = []
@@ -106,37 +106,45 @@ def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connect
         for middle, along, normal, length, thick in _frames(door):
             steps = (np.arange(RAYS) + 0.5) / RAYS - 0.5
             starts = middle + steps[:, None] * length * along
-            hits = []
+            through, beyond = [], []
             for side in (1, -1):
-                ends = starts + side * (thick / 2 + far) * normal
-                sight = shapely.linestrings(np.stack([starts, ends], axis=1))
-                hits.append(shapely.intersects(rooms[:, None], sight[None]).sum(axis=1))
-            options.append(_best_connection(hits[0], hits[1], front=door.type == RoomType.FRONT_DOOR))
+                faces, ends = starts + side * thick / 2 * normal, starts + side * (thick / 2 + far) * normal
+                for begin, hits in ((starts, through), (faces, beyond)):
+                    sight = shapely.linestrings(np.stack([begin, ends], axis=1))
+                    hits.append(np.asarray(shapely.intersects(rooms, sight)).sum(axis=1))
+            options.append(_best_connection(through, beyond, front=door.type == RoomType.FRONT_DOOR))
         result.append(max(options, key=lambda option: option[0], default=(0, None))[1])
     return result
 
 
-def _best_connection(one: np.ndarray, other: np.ndarray, *, front: bool) -> tuple[int, Connection | None]:
-    """(sight lines, connection) from the number of sight lines [R] that meet each room on either side."""
+def _best_connection(
+    through: Sequence[np.ndarray], beyond: Sequence[np.ndarray], *, front: bool
+) -> tuple[int, Connection | None]:
+    """(sight lines, connection) from the number of sight lines [R] that meet each room on either side.
+
+    through: counted from the middle of the door; beyond: from its faces.
+    """
     enough = math.ceil(RAYS / 2)
-    pairs = one[:, None] + other[None, :]
-    pairs = np.where((one[:, None] >= enough) & (other[None, :] >= enough), pairs, 0)
-    np.fill_diagonal(pairs, 0)
-    if pairs.max() > 0:
-        a, b = (int(k) for k in np.unravel_index(int(pairs.argmax()), pairs.shape))
-        return int(pairs.max()), (min(a, b), max(a, b))
     if front:
-        for inside, outside in ((one, other), (other, one)):
-            if inside.max() >= enough > outside.max():
-                return int(inside.max()), (int(inside.argmax()), None)
-    return 0, None
+        sides = [(through[0], beyond[1]), (through[1], beyond[0])]
+        free = [(int(inside.max()), inside) for inside, outside in sides if inside.max() >= enough > outside.max()]
+        if free:
+            most, inside = max(free, key=lambda side: side[0])
+            return most, (int(inside.argmax()), None)
+    one, other = through[0][:, None], through[1][None, :]
+    pairs = np.where((one >= enough) & (other >= enough), one + other, 0)
+    np.fill_diagonal(pairs, 0)
+    if pairs.max() == 0:
+        return 0, None
+    a, b = (int(k) for k in np.unravel_index(int(pairs.argmax()), pairs.shape))
+    return int(pairs.max()), (min(a, b), max(a, b))
 
 
 def graph_errors(plan: Plan, diagram: BubbleDiagram | None = None) -> GraphErrors:
     """Edit distance between the graph the doors build (`door_connections`) and the diagram's doors and entrance.
 
-    diagram: what was asked for, by default the plan's own `doors`; room i of the diagram is room i of the plan. Edges are
-    sets: two doors between the same rooms count once. Raises `FloorplanError` if the numbers of rooms differ.
+    diagram: what was asked for, by default the plan's own `doors`; room i of the diagram is room i of the plan. Edges
+    are sets: two doors between the same rooms count once. Raises `FloorplanError` if the numbers of rooms differ.
     """
     diagram = diagram or plan.diagram()
     if len(diagram.rooms) != plan.num_rooms:
@@ -151,8 +159,9 @@ def graph_errors(plan: Plan, diagram: BubbleDiagram | None = None) -> GraphError
 
 
 def door_in_wall(plan: Plan, *, most_inside: float = 0.5) -> float:
-    """Share of doors that lie in a wall: they join something (`door_connections`; two rooms for an interior door, a room and the
-    outside for a front door), and at most `most_inside` of their area lies inside rooms. 1.0 for a plan without doors."""
+    """Share of doors that lie in a wall: they join something (`door_connections`; two rooms for an interior door, a
+    room and the outside for a front door), and at most `most_inside` of their area lies inside rooms. 1.0 for a plan
+    without doors."""
     if not plan.doors:
         return 1.0
     floor = shapely.union_all([_shape(node) for node in plan.rooms])
@@ -218,42 +227,55 @@ _COLUMNS = {
 }
 
 
-def evaluate_plans(plans: Sequence[Plan], diagrams: Sequence[BubbleDiagram] | None = None) -> dict[str, Score]:
+def evaluate_plans(
+    plans: Sequence[Plan], diagrams: Sequence[BubbleDiagram] | None = None, *, lattice: bool = False
+) -> dict[str, Score]:
     """Every measure over a set of plans; diagrams are what was asked for (default: each plan's own doors).
 
-    Keys: graph_errors, missing, extra, validity, overlap_share, door_in_wall, connected, manhattan_share, area_error (if areas
-    were asked for), compatibility (HouseDiffusion's estimate against all edges), compatibility_paper (with its row bug).
-    Plans for which a measure does not exist are left out of it; `count` says how many remain. A single plan's NaN never
-    spreads. Raises `FloorplanError` if there are no plans or the numbers differ.
+    Keys: graph_errors, missing, extra, validity, overlap_share, door_in_wall, connected, manhattan_share, area_error
+    (where areas were asked for), compatibility (HouseDiffusion's estimate against all edges) and compatibility_paper
+    (with its row bug). Those last two need doors that overlap their rooms: plans with exact walls must first go
+    through the original's raster, which `lattice=True` does (needs OpenCV; a plan that loses a node there does not
+    count). Plans for which a measure does not exist are left out of it, `count` says how many remain. Raises
+    `FloorplanError` if there are no plans, or not one diagram per plan.
     """
     if not plans:
         raise FloorplanError("no plans; expected at least one", source="evaluation", field="plans")
     if diagrams is not None and len(diagrams) != len(plans):
-        raise FloorplanError(
-            f"{len(diagrams)} diagrams for {len(plans)} plans; expected one each", source="evaluation", field="diagrams"
-        )
+        found = f"{len(diagrams)} diagrams for {len(plans)} plans; expected one each"
+        raise FloorplanError(found, source="evaluation", field="diagrams")
     rows: dict[str, list[float]] = {name: [] for name in _COLUMNS}
     for i, plan in enumerate(plans):
         diagram = diagrams[i] if diagrams is not None else plan.diagram()
-        errors = graph_errors(plan, diagram)
-        drawn = len(plan.nodes) * (len(plan.nodes) - 1) // 2 <= GRAPH_ROWS
-        measured = {
-            "graph_errors": errors.total,
-            "missing": errors.missing,
-            "extra": errors.extra,
-            "validity": validity(plan),
-            "overlap_share": overlap_share(plan),
-            "door_in_wall": door_in_wall(plan),
-            "connected": connected_from_entrance(plan),
-            "manhattan_share": manhattan_share(plan),
-            "area_error": area_error(plan, diagram),
-            "compatibility": house_diffusion_compatibility(plan, row_bug=False),
-            "compatibility_paper": house_diffusion_compatibility(plan, row_bug=True) if drawn else math.nan,
-        }
-        for name, value in measured.items():
-            if not math.isnan(value):
-                rows[name].append(float(value))
+        for name, value in _measure(plan, diagram, lattice).items():
+            rows[name].append(float(value))
     return {name: Score(float(np.mean(v)), float(np.std(v)), len(v)) for name, v in rows.items() if v}
+
+
+def _measure(plan: Plan, diagram: BubbleDiagram, lattice: bool) -> dict[str, float]:
+    errors = graph_errors(plan, diagram)
+    measured = {
+        "graph_errors": errors.total,
+        "missing": errors.missing,
+        "extra": errors.extra,
+        "validity": validity(plan),
+        "overlap_share": overlap_share(plan),
+        "door_in_wall": door_in_wall(plan),
+        "connected": connected_from_entrance(plan),
+        "manhattan_share": manhattan_share(plan),
+        "area_error": area_error(plan, diagram),
+    }
+    drawn: Plan | None = plan
+    if lattice:
+        try:
+            drawn = on_lattice(plan)
+        except VanishedNodeError:
+            drawn = None
+    if drawn is not None:
+        measured["compatibility"] = house_diffusion_compatibility(drawn, row_bug=False)
+        if len(plan.nodes) <= MAX_NODES:
+            measured["compatibility_paper"] = house_diffusion_compatibility(drawn, row_bug=True)
+    return {name: value for name, value in measured.items() if not math.isnan(value)}
 
 
 def summary_table(rows: Mapping[str, Mapping[str, Score]]) -> str:

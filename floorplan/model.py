@@ -215,6 +215,21 @@ class HouseDiffusion(PretrainedModel):
             raise ValueError(f"num_plans: expected at least 1, found {num_plans}")
         diagrams = [diagram] if isinstance(diagram, BubbleDiagram) else list(diagram)
         requests = [self.request(d, seed + i) for d in diagrams for i in range(num_plans)]
+        return self.draw(
+            requests, steps=steps, sampler=sampler, discrete=discrete, batch_tokens=batch_tokens, progress=progress
+        )
+
+    def draw(
+        self,
+        requests: Sequence[PlanRequest],
+        *,
+        steps: int = 20,
+        sampler: SamplerName | Sampler = "ddim",
+        discrete: bool = True,
+        batch_tokens: int = 8192,
+        progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
+    ) -> list[Plan]:
+        """One plan per request, in batches; see `generate`."""
         plans: list[Plan] = []
         for batch in batches(requests, batch_tokens):
             plans += self.sample(batch, steps=steps, sampler=sampler, discrete=discrete, progress=progress)

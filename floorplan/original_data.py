@@ -1,7 +1,7 @@
 """A plan as the padded arrays of HouseDiffusion's own dataset, bit for bit: for parity tests and for its checkpoints.
 
-Legend: S = 100 corners (padded), R nodes (rooms and doors). Our own training packs plans instead (`tokens.py`); what the
-two share is the order of corners and nodes.
+Legend: S = 100 corners (padded), R nodes (rooms and doors). Our own training packs plans instead (`tokens.py`); what
+the two share is the order of corners and nodes.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def corner_histogram(plans: Iterable[Plan]) -> dict[int, list[int]]:
 
 
 def draw_corner_counts(plan: Plan, histogram: Mapping[int, Sequence[int]], rng: random.Random) -> list[int]:
-    """A corner count per node, uniformly from those seen for its type; `random.Random(seed)` gives the original's draws."""
+    """A corner count per node, uniformly from those seen for its type; `random.Random(seed)` gives the original's
+    draws."""
     missing = {node.type for node in plan.nodes} - {RoomType(kind) for kind in histogram}
     if missing:
         names = ", ".join(sorted(kind.name.lower() for kind in missing))
@@ -70,11 +71,11 @@ def non_manhattan_polygons(
 ) -> list[np.ndarray]:
     """The original's `non_manhattan=True`: some rooms of four corners get a bay of two more corners on one side.
 
-    polygons: from `lattice_polygons`; doors [R]: which nodes are doors. For each room of four corners, draws from `rng`
-    decide whether it changes (1 in 2), the bay's width (2/3 .. 2/6 of the side) and its depth (1/2 .. 1/4 of the room) to the
-    side and up or down. Of the four possible bays, the one that lies most outside the rooms (least IoU with their union) is
-    taken. `np.random.RandomState(seed)` gives the original's draws. The rule was recovered from recorded plans; all of them
-    agree with it.
+    polygons: from `lattice_polygons`; doors [R]: which nodes are doors. For each room of four corners, draws from
+    `rng` decide whether it changes (1 in 2), the bay's width (2/3 .. 2/6 of the side) and its depth (1/2 .. 1/4 of
+    the room) to the side and up or down. Of the four possible bays, the one that lies most outside the rooms (least
+    IoU with their union) is taken. `np.random.RandomState(seed)` gives the original's draws. The rule was recovered
+    from recorded plans; all of them agree with it.
     """
     house = shapely.union_all([Polygon(p) for p, door in zip(polygons, doors, strict=True) if not door])
     result = []
@@ -116,14 +117,15 @@ def original_item(
 ) -> dict[str, np.ndarray]:
     """One sample of the original's dataset.
 
-    Training (corner_counts None): `arr` [2, S] float64, the lattice corners in [-1, 1] under `rotation` (`rotate_corners`),
-    0 as padding, and the condition. Evaluation: the condition for the given corner count of each node (R integers), without
-    `arr`; a node without links then reads the living room, one way. polygons (pixels of 256) replace `lattice_polygons`.
+    Training (corner_counts None): `arr` [2, S] float64, the lattice corners in [-1, 1] under `rotation`
+    (`rotate_corners`), 0 as padding, and the condition. Evaluation: the condition for the given corner count of each
+    node (R integers), without `arr`; a node without links then reads the living room, one way. polygons (pixels of
+    256) replace `lattice_polygons`.
 
-    Condition: room_types [S, 25], corner_indices [S, 32], room_indices [S, 32] (from 1), src_key_padding_mask [S] (1 = padding),
-    door_mask, self_mask, gen_mask [S, S] (0 = may read), uint8; connections [S, 2] (corner, next corner) and graph [200, 3]
-    (k, +1 linked or -1, l), int16. Raises `FloorplanError` where the original's limits are passed: 100 corners, 32 corners of a
-    node, 20 nodes.
+    Condition: room_types [S, 25], corner_indices [S, 32], room_indices [S, 32] (from 1), src_key_padding_mask [S] (1
+    = padding), door_mask, self_mask, gen_mask [S, S] (0 = may read), uint8; connections [S, 2] (corner, next corner)
+    and graph [200, 3] (k, +1 linked or -1, l), int16. Raises `FloorplanError` where the original's limits are passed:
+    100 corners, 32 corners of a node, 20 nodes.
     """
     arrays: dict[str, np.ndarray] = {}
     if corner_counts is None:
@@ -160,13 +162,12 @@ def _condition(plan: Plan, counts: Sequence[int], *, isolated_read_living: bool)
     first = np.cumsum([0, *counts[:-1]])[node]
     token = np.arange(total)
 
-    reads = np.zeros((len(counts), len(counts)), dtype=bool)
+    reads = np.zeros((len(counts), len(counts)), dtype=np.bool_)
     for a, sign, b in triples:
         reads[a, b] = reads[b, a] = sign > 0
     living = next((i for i, kind in enumerate(plan.node_types()) if kind == RoomType.LIVING), None)
     if isolated_read_living and living is not None:
-        alone = ~reads.any(axis=1)
-        alone[living] = False
+        alone = ~np.any(reads, axis=1) & (np.arange(len(counts)) != living)
         reads[alone, living] = True
 
     def one_hot(index: np.ndarray, width: int) -> np.ndarray:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..common.train import SampleNoise, TrainConfig, TrainResult, train
 from .dataset import Augmentation, FloorplanDataset, PlanBatch, PlanSource, collate, count_corners
+from .evaluation import asked_of, held_out_plans
+from .metrics import graph_errors
 from .model import HouseDiffusion, HouseDiffusionConfig
 from .other_formats import load_plans
-from .procedural import HELD_OUT_START, ProceduralConfig, ProceduralPlans
+from .procedural import ProceduralConfig, ProceduralPlans
+from .render import svg_to_png
+from .sheet import contact_sheet
 
 
 @dataclass(frozen=True)
@@ -123,17 +130,16 @@ def run_training(config: FloorplanTraining) -> TrainResult:
         partial(training_loss, config=config),
         dataset,
         collate_fn=partial(collate, index_encoding=shape.index_encoding, with_sizes=shape.with_sizes),
-        validate=partial(validate, config=config),
+        validate=validate,
     )
 
 
-def validate(model: nn.Module, step: int, *, config: FloorplanTraining) -> dict[str, Any]:
-    """Denoising loss of 64 held-out procedural plans at fixed noise, and a picture of what the model draws."""
-    from .metrics import graph_errors
-    from .sheet import contact_sheet_pixels
-
+def validate(model: nn.Module, step: int) -> dict[str, Any]:
+    """Graph errors of 16 plans drawn for held-out diagrams in 20 DDIM steps, and a picture of them."""
     assert isinstance(model, HouseDiffusion)
-    plans = [ProceduralPlans()[HELD_OUT_START + i] for i in range(8)]
-    drawn = model.generate([p.diagram() for p in plans], steps=20, seed=step)
-    errors = [graph_errors(d, p.diagram()).total for d, p in zip(drawn, plans, strict=True)]
-    return {"graph_errors": sum(errors) / len(errors), "plans": contact_sheet_pixels(drawn)}
+    plans = held_out_plans("procedural", 16)
+    wanted = [asked_of(plan, sizes=False) for plan in plans]
+    drawn = model.generate(wanted, seed=step)
+    errors = [graph_errors(d, w).total for d, w in zip(drawn, wanted, strict=True)]
+    picture = Image.open(io.BytesIO(svg_to_png(contact_sheet(drawn, columns=4), 1000))).convert("RGB")
+    return {"graph_errors": sum(errors) / len(errors), "plans": np.asarray(picture)}

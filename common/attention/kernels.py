@@ -86,7 +86,7 @@ class _Call:
         if self.backend != "sdpa":
             reason = refusal(self.backend, *where)
             if reason:
-                raise RuntimeError(f"attention backend {self.backend!r} cannot run {q.dtype} on {q.device}: {reason}")
+                raise RuntimeError(f"attention backend {self.backend!r} cannot run here: {reason}")
         return self.backend
 
 

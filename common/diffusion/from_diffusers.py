@@ -311,10 +311,4 @@ def _nearest_level(path: AffinePath, a: float, s: float, scheduler: Any) -> Leve
             f"{lowest:.6g}..{highest:.6g}; build the scheduler with scheduler_for(path, cls, ...)"
         )
     t = float(path.t_from_noise_to_signal(ratio))
-    if (
-        path.is_discrete
-        and highest == float("inf")
-        and ratio > float(path.noise_to_signal(path.t_max - 1)) * (1 + 1e-3)
-    ):
-        t = path.t_max  # a scheduler's finite stand-in for the zero terminal SNR
     return level_at(path, min(max(t, path.t_min), path.t_max))

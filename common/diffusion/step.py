@@ -4,7 +4,7 @@ A sampler is `sampler(denoiser, x_T, times, cond=None, *, generator=None, on_ste
 Conditioning without training (RePaint, ILVR, DPS) is a function from a `Step` to a new x_s, never a fork of a loop.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -132,8 +132,9 @@ def run_steps(
 ) -> Tensor:
     """Walks `step(t, s, x_t) -> (x0_hat, x_s)` over neighbouring levels, letting `on_step` replace each x_s."""
     with_grad = bool(getattr(on_step, "needs_grad", False))
+    pairs = list(pairwise(levels))
     with torch.set_grad_enabled(with_grad):
-        for index, (t, s) in enumerate(_shown(list(pairwise(levels)), progress)):
+        for index, (t, s) in enumerate(pairs if progress is None else progress(pairs)):
             x_t = x.detach().requires_grad_() if with_grad else x
             x0_hat, x = step(t, s, x_t)
             if on_step is not None:
@@ -148,10 +149,6 @@ def checked(new: Tensor, proposed: Tensor) -> Tensor:
         found = tuple(new.shape) if isinstance(new, Tensor) else type(new).__name__
         raise ValueError(f"on_step must return x_s of shape {tuple(proposed.shape)}, found {found}")
     return new
-
-
-def _shown(pairs: list[Any], progress: Progress | None) -> Iterator[Any]:
-    return iter(pairs if progress is None else progress(pairs))
 
 
 def eps_of(x_t: Tensor, x0: Tensor, t: Level) -> Tensor:

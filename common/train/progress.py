@@ -107,9 +107,7 @@ class Progress:
         self.accelerator.log({**values, "samples_per_second": rate * self.samples_per_step}, step=self.step)
 
     def log_validation(self, results: Mapping[str, Any]) -> None:
-        """Numbers, and uint8 pictures [H, W, 3] or [N, H, W, 3], under "val/"."""
-        if not self.accelerator.is_main_process:
-            return
+        """Numbers, and uint8 pictures [H, W, 3] or [N, H, W, 3], under "val/". On the main process only."""
         pictures = {f"val/{k}": v for k, v in results.items() if isinstance(v, Tensor) and v.ndim >= 3}
         numbers = {f"val/{k}": float(v) for k, v in results.items() if f"val/{k}" not in pictures}
         self.accelerator.log(numbers, step=self.step)

@@ -221,10 +221,10 @@ def test_zero_terminal_snr_starts_at_the_last_time():
     y = sampler(mixture(path), start(path), 5, on_step=lambda s: seen.append(s.t) or s.x_s)
     assert seen[0] == 999
     assert torch.allclose(y, ddim(mixture(path), start(path), uniform_times(path, 5, "trailing")), atol=1e-5)
-    # its stand-in for 0 is 2^-24
+    # its stand-in for 0 is 2^-24, a little cleaner than the path's last but one level
     multistep = from_diffusers(diffusers.UniPCMultistepScheduler(prediction_type="v_prediction", **options))
     multistep(mixture(path), start(path), 6, on_step=lambda s: seen.append(s.t) or s.x_s)
-    assert seen[5] == 999
+    assert 990 < seen[5] < 999
     with pytest.raises(ValueError, match="'epsilon' cannot carry x0 where alpha = 0"):
         from_diffusers(diffusers.DDIMScheduler(**options))(mixture(path), start(path), 6)
 

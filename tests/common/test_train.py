@@ -1,104 +1,25 @@
-"""The training loop in one process: exactness, schedules, averages, checkpoints, errors."""
+"""The training loop in one process: exactness, stopping, options."""
 
-import json
 import math
 import os
 import signal
 import threading
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import is_initialized
-from diffusers.optimization import get_scheduler
-from diffusers.training_utils import EMAModel
+import torch.distributed as dist
+from tiny_training import Points, Tiny, assert_same_run, config_for, loss_fn
 from torch import nn
 from trifold.common.pretrained import PretrainedModel
 from trifold.common.train import (
-    EMA,
-    DataOrder,
-    SampleNoise,
-    TrainConfig,
     TrainingDiverged,
-    WeightsError,
     list_checkpoints,
     train,
-    training_batches,
 )
-from trifold.common.train.checkpoint import checkpoint_step, find_resume
-from trifold.common.train.data_order import keyed_permutation, mix
 from trifold.common.train.progress import Meter, check_tracker, require_finite
 from trifold.common.train.signals import StopRequest
-from trifold.common.weights import load_module_tensors, module_tensors, read_tensors
-
-
-class Points:
-    """Eleven fixed points in four dimensions."""
-
-    def __len__(self):
-        return 11
-
-    def __getitem__(self, index):
-        return torch.sin(torch.arange(4.0) + index)
-
-
-class Tiny(nn.Module):
-    """Dropout, a buffer that training changes, and a frozen layer: all that a resume could forget."""
-
-    def __init__(self, seed=0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.inner = nn.Linear(4, 8)
-        self.norm = nn.BatchNorm1d(8)
-        self.dropout = nn.Dropout(0.3)
-        self.outer = nn.Linear(8, 4)
-        self.frozen = nn.Linear(4, 4).requires_grad_(False)
-        with torch.no_grad():
-            for parameter in self.parameters():
-                parameter.normal_(0, 0.5, generator=generator)
-
-    def forward(self, x):
-        return self.frozen(self.outer(self.dropout(self.norm(self.inner(x)).relu())))
-
-
-def loss_fn(model, batch, noise):
-    time = noise.rand()[:, None]
-    target = noise.randn(4)
-    loss = (model(batch * (1 - time) + time * target) - target).float().square().mean()
-    return loss, {"time": time.mean()}
-
-
-def config_for(folder, **changes):
-    settings = dict(
-        output_dir=Path(folder),
-        train_batch_size=3,
-        max_train_steps=4,
-        learning_rate=1e-2,
-        use_ema=True,
-        checkpointing_steps=2,
-        report_to="none",
-    )
-    return TrainConfig(**{**settings, **changes})
-
-
-def assert_same_run(one, two):
-    """Parameters, buffers, averages and optimizer moments, bit for bit."""
-    assert (one.step, one.position) == (two.step, two.position)
-    for name, tensor in one.model.state_dict().items():
-        assert torch.equal(tensor, two.model.state_dict()[name]), name
-    if one.ema:
-        assert one.ema.updates == two.ema.updates
-        for name, tensor in one.ema.shadow.items():
-            assert torch.equal(tensor, two.ema.shadow[name]), name
-    first, second = (torch.load(run.checkpoint / "optimizer.pt", weights_only=True) for run in (one, two))
-    assert first["optimizer"]["param_groups"] == second["optimizer"]["param_groups"]
-    for key, moments in first["optimizer"]["state"].items():
-        assert moments.keys() == {"step", "exp_avg", "exp_avg_sq"}
-        for name, tensor in moments.items():
-            assert torch.equal(tensor, second["optimizer"]["state"][key][name]), (key, name)
-
+from trifold.common.weights import read_tensors
 
 # ------------------------------------------------------------------------------------------------------ exactness
 
@@ -166,337 +87,6 @@ def test_accumulation_equals_one_large_batch(tmp_path):
         torch.testing.assert_close(tensor, small.model.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------ data and noise
-
-
-def read_indices(order_of, **settings):
-    class Index:
-        def __len__(self):
-            return order_of
-
-        def __getitem__(self, index):
-            return index
-
-    return [batch.tolist() for _, batch in training_batches(Index(), **settings)]
-
-
-def test_every_epoch_is_a_permutation_and_they_differ():
-    order = DataOrder(11, seed=3)
-    epochs = [[order[p] for p in range(e * 11, e * 11 + 11)] for e in range(5)]
-    assert all(sorted(epoch) == list(range(11)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 5
-    assert [order[p] for p in range(11, 22)] == epochs[1]  # no history
-    assert [DataOrder(11, seed=4)[p] for p in range(11)] != epochs[0]
-
-
-def test_any_split_into_processes_and_batches_reads_the_same_samples():
-    [whole] = read_indices(11, seed=1, start=5, steps=1, batch_size=24)
-    parts = [read_indices(11, seed=1, start=5, steps=3, batch_size=4, rank=r, world_size=2) for r in range(2)]
-    assert [i for step in zip(*parts, strict=True) for rank in step for i in rank] == whole
-    assert [p for ps, _ in training_batches(Points(), seed=1, start=5, steps=2, batch_size=4) for p in ps] == list(
-        range(5, 13)
-    )
-
-
-@pytest.mark.parametrize("length", [1, 2, 5, 64, 1000])
-def test_keyed_permutation_is_a_permutation(length):
-    image = [keyed_permutation(i, length, key=7) for i in range(length)]
-    assert sorted(image) == list(range(length))
-    assert length < 64 or image != [keyed_permutation(i, length, key=8) for i in range(length)]
-
-
-def test_endless_dataset_needs_no_table():
-    [indices] = read_indices(2**31, seed=0, start=0, steps=1, batch_size=2000)
-    assert len(set(indices)) == 2000
-    assert sum(indices) / 2000 == pytest.approx(2**30, rel=0.1)  # spread evenly: 10 % is seven standard errors
-
-
-def test_augmentation_depends_on_the_position_only():
-    class Jitter(Points):
-        def __getitem__(self, index):
-            return torch.rand(())
-
-    def draw(start, steps, workers):
-        loader = training_batches(Jitter(), seed=0, start=start, steps=steps, batch_size=2, num_workers=workers)
-        return torch.cat([batch for _, batch in loader])
-
-    torch.manual_seed(5)
-    state = torch.get_rng_state()
-    values = draw(0, 3, 0)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert len(set(values.tolist())) == 6
-    assert torch.equal(values[2:], draw(2, 2, 1))
-
-
-@pytest.mark.parametrize(("dataset", "error"), [(iter([1]), TypeError), ([], ValueError)])
-def test_unusable_datasets_are_named(dataset, error):
-    with pytest.raises(error, match=type(dataset).__name__):
-        training_batches(dataset, seed=0, start=0, steps=1, batch_size=1)
-
-
-def test_noise_belongs_to_the_sample():
-    together, alone = SampleNoise(0, [3, 4, 5]), SampleNoise(0, [5])
-    assert torch.equal(together.randn(2, 7)[2], alone.randn(2, 7)[0])
-    assert torch.equal(together.randint(0, 1000)[2], alone.randint(0, 1000)[0])
-    assert torch.equal(together.rand(3)[2], alone.rand(3)[0])
-    assert torch.equal(together.randn_packed([5, 1, 20], 2)[6:], alone.randn_packed([20], 2))
-    assert torch.equal(together.randn_like(torch.zeros(3, 2))[2], alone.randn_like(torch.zeros(1, 2))[0])
-    assert not torch.equal(alone.randn(2), alone.randn(2))
-    assert not torch.equal(SampleNoise(1, [5]).rand(3), SampleNoise(0, [5]).rand(3))
-    assert together.randn_like(torch.zeros(3, dtype=torch.bfloat16)).dtype is torch.bfloat16
-    assert together.randn_like(torch.zeros(3, dtype=torch.float64)).dtype is torch.float64
-    assert torch.rand((), generator=SampleNoise(0, [3]).generator) == torch.rand((), generator=together.generator)
-
-
-def test_noise_has_the_right_distribution():
-    noise = SampleNoise(0, range(500))
-    normal, uniform, whole = noise.randn(16), noise.rand(16), noise.randint(2, 6, 16)
-    assert abs(normal.mean()) < 0.05
-    assert normal.std() == pytest.approx(1, abs=0.03)
-    assert normal.mean(1).std() == pytest.approx(0.25, abs=0.03)  # samples are independent of each other
-    assert uniform.mean() == pytest.approx(0.5, abs=0.02)
-    assert 0 <= uniform.min() <= uniform.max() < 1
-    assert torch.bincount(whole.flatten()).tolist()[2:] == pytest.approx([2000] * 4, rel=0.1)
-
-
-def test_noise_refuses_a_batch_of_another_size():
-    with pytest.raises(ValueError, match="first axis to be 2"):
-        SampleNoise(0, [0, 1]).randn_like(torch.zeros(3))
-    with pytest.raises(ValueError, match="1 lengths for 2 samples"):
-        SampleNoise(0, [0, 1]).randn_packed([4])
-
-
-def test_hash_spreads_neighbours():
-    low = [mix(0, stream, n) & 0xFFFFFFFF for stream in range(4) for n in range(1000)]  # all that mt19937 reads
-    assert len(set(low)) == 4000
-    assert sum(bin(word).count("1") for word in low) / 4000 == pytest.approx(16, abs=0.3)
-    assert mix(1, 2) != mix(2, 1)
-
-
-# ------------------------------------------------------------------------------------------------ learning rate
-
-
-@pytest.mark.parametrize("name", ["constant", "constant_with_warmup", "linear", "cosine", "polynomial"])
-def test_schedule_equals_diffusers(name):
-    warmup = 0 if name == "constant" else 3
-    extra = {"lr_end": 1e-7} if name == "polynomial" else {}  # their hard-wired end
-    config = TrainConfig(lr_scheduler=name, lr_warmup_steps=warmup, max_train_steps=20, learning_rate=2e-3, **extra)
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2e-3)
-    theirs = get_scheduler(name, optimizer, num_warmup_steps=warmup, num_training_steps=20)
-    for step in range(20):
-        assert config.learning_rate_at(step) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12, abs=1e-18)
-        optimizer.step()
-        theirs.step()
-
-
-def test_other_schedules():
-    drops = TrainConfig(lr_scheduler="multistep", lr_decay_steps=10, learning_rate=1.0)
-    assert [drops.learning_rate_at(s) for s in (0, 9, 10, 29)] == pytest.approx([1, 1, 0.1, 0.01])
-    linear = TrainConfig(lr_scheduler="linear", max_train_steps=10, learning_rate=1.0, lr_end=0.5)
-    assert [linear.learning_rate_at(s) for s in (0, 5, 10, 15)] == pytest.approx([1, 0.75, 0.5, 0.5])
-    square = TrainConfig(lr_scheduler="polynomial", lr_power=2, max_train_steps=10, learning_rate=1.0)
-    assert square.learning_rate_at(5) == pytest.approx(0.25)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"train_batch_size": 0},
-        {"checkpointing_steps": 0},
-        {"learning_rate": -1.0},
-        {"max_grad_norm": 0.0},
-        {"ema_decay": 1.5},
-        {"lr_warmup_steps": 5},
-        {"push_to_hub": True},
-    ],
-)
-def test_config_names_the_bad_field(changes):
-    field = "hub_model_id" if "push_to_hub" in changes else next(iter(changes))
-    with pytest.raises(ValueError, match=f"^{field}"):
-        TrainConfig(**changes)
-
-
-# ------------------------------------------------------------------------------------------------------- averages
-
-
-def test_average_equals_diffusers_with_warmup():
-    model = nn.Linear(3, 2)
-    ours, theirs = EMA(model, 0.6), EMAModel(model.parameters(), decay=0.6, use_ema_warmup=True)
-    for _ in range(5):
-        with torch.no_grad():
-            model.weight.normal_()
-        ours.update(model)
-        theirs.step(model.parameters())
-        torch.testing.assert_close(ours.shadow["weight"], theirs.shadow_params[0], rtol=1e-6, atol=1e-7)
-
-
-def test_average_without_warmup_by_hand():
-    model = nn.Linear(1, 1, bias=False).bfloat16()
-    with torch.no_grad():
-        model.weight.fill_(1.0)
-    ema = EMA(model, 0.75, power=None)
-    for value, expected in ((2.0, 1.25), (3.0, 1.6875)):
-        with torch.no_grad():
-            model.weight.fill_(value)
-        ema.update(model)
-        assert ema.shadow["weight"].item() == expected
-    assert ema.shadow["weight"].dtype is torch.float32
-
-
-def test_applied_gives_the_own_weights_back_even_after_an_error():
-    model = Tiny()
-    ema = EMA(model)
-    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    for tensor in ema.shadow.values():
-        tensor.zero_()
-    with pytest.raises(KeyError), ema.applied(model):
-        assert model.inner.weight.abs().max() == 0
-        assert torch.equal(model.frozen.weight, own["frozen.weight"])
-        raise KeyError
-    assert all(torch.equal(tensor, own[name]) for name, tensor in model.state_dict().items())
-
-
-# ---------------------------------------------------------------------------------------------------- checkpoints
-
-
-def test_checkpoint_contents_rotation_and_callback(tmp_path):
-    seen = []
-    config = config_for(tmp_path, max_train_steps=7, checkpoints_total_limit=2)
-    result = train(
-        config, Tiny(), loss_fn, Points(), on_checkpoint=lambda folder, state: seen.append((folder.name, state.step))
-    )
-    assert seen == [("checkpoint-2", 2), ("checkpoint-4", 4), ("checkpoint-6", 6), ("checkpoint-7", 7)]
-    assert [step for step, _ in list_checkpoints(tmp_path)] == [6, 7]
-    assert result.checkpoint == tmp_path / "checkpoint-7"
-    assert {p.name for p in result.checkpoint.iterdir()} == {
-        "model.safetensors",
-        "ema.safetensors",
-        "optimizer.pt",
-        "state.json",
-    }
-    state = json.loads((result.checkpoint / "state.json").read_text())
-    assert (state["step"], state["position"], state["seed"], state["world_size"]) == (7, 21, 0, 1)
-    saved = json.loads((tmp_path / "config.json").read_text())
-    assert saved["train_batch_size"] == 3
-    assert saved["versions"]["torch"] == torch.__version__
-    assert {"loss", "time", "grad_norm"} <= result.metrics.keys()
-    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
-
-
-def test_final_weights_are_not_tied_to_accelerate(tmp_path):
-    model = Tiny()
-    result = train(config_for(tmp_path, mixed_precision="bf16"), model, loss_fn, Points())
-    assert result.model is model
-    assert model.forward.__func__ is Tiny.forward
-    assert not is_initialized()
-    other = train(config_for(tmp_path / "b", mixed_precision="no"), Tiny(), loss_fn, Points())
-    assert other.step == 4
-
-
-def test_users_accelerator_survives(tmp_path):
-    mine = Accelerator(cpu=True)
-    try:
-        train(config_for(tmp_path, max_train_steps=1), Tiny(), loss_fn, Points())
-        assert mine.num_processes == 1
-        assert mine.mixed_precision == "no"
-    finally:
-        mine.state._reset_state(True)
-
-
-def test_latest_ignores_incomplete_folders(tmp_path):
-    train(config_for(tmp_path), Tiny(), loss_fn, Points())
-    (tmp_path / ".checkpoint-9.77.tmp").mkdir()
-    for step, damage in ((6, "model.safetensors"), (7, "state.json"), (8, None)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        for file in (tmp_path / "checkpoint-4").iterdir() if damage else []:
-            data = file.read_bytes()
-            (folder / file.name).write_bytes(data[: len(data) // 2] if file.name == damage else data)
-    assert find_resume(tmp_path, "latest") == tmp_path / "checkpoint-4"
-    assert checkpoint_step(tmp_path / "elsewhere") is None
-    with pytest.raises(FileNotFoundError, match="checkpoint-6 is not a complete checkpoint"):
-        find_resume(tmp_path, str(tmp_path / "checkpoint-6"))
-    again = train(config_for(tmp_path, resume_from_checkpoint="latest"), Tiny(1), loss_fn, Points())
-    assert (again.step, again.interrupted, again.metrics) == (4, False, {})
-    assert not (tmp_path / ".checkpoint-9.77.tmp").exists()
-
-
-def test_two_runs_do_not_mix(tmp_path):
-    train(config_for(tmp_path), Tiny(), loss_fn, Points())
-    with pytest.raises(FileExistsError, match="holds checkpoint-4"):
-        train(config_for(tmp_path), Tiny(), loss_fn, Points())
-    with pytest.raises(FileExistsError, match="delete the later checkpoints"):
-        train(config_for(tmp_path, resume_from_checkpoint=str(tmp_path / "checkpoint-2")), Tiny(), loss_fn, Points())
-    fresh = train(config_for(tmp_path / "new", resume_from_checkpoint="latest"), Tiny(), loss_fn, Points())
-    assert fresh.step == 4
-
-
-def test_longer_run_continues_a_finished_one(tmp_path):
-    whole = train(config_for(tmp_path / "a", max_train_steps=6), Tiny(), loss_fn, Points())
-    train(config_for(tmp_path / "b", max_train_steps=3), Tiny(), loss_fn, Points())
-    config = config_for(tmp_path / "b", max_train_steps=6, resume_from_checkpoint=str(tmp_path / "b" / "checkpoint-3"))
-    assert_same_run(whole, train(config, Tiny(4), loss_fn, Points()))
-
-
-def test_resume_refuses_what_does_not_belong(tmp_path):
-    config = config_for(tmp_path, use_ema=False)
-    train(config, Tiny(), loss_fn, Points())
-    config = replace(config, resume_from_checkpoint="latest", max_train_steps=6)
-    wider = Tiny()
-    wider.outer = nn.Linear(8, 5)
-    wider.extra = nn.Linear(1, 1)
-    with pytest.raises(WeightsError, match=r"model.safetensors does not fit Tiny: 2 missing: extra.bias.*outer.bias"):
-        train(config, wider, loss_fn, Points())
-    thawed = Tiny()
-    thawed.frozen.requires_grad_(True)
-    with pytest.raises(WeightsError, match=r"other parameters were trained: frozen.bias, frozen.weight"):
-        train(config, thawed, loss_fn, Points())
-    with pytest.raises(WeightsError, match="no averages to resume"):
-        train(replace(config, use_ema=True), Tiny(), loss_fn, Points())
-    with pytest.raises(ValueError, match="seed was 0, now it is 1"):
-        train(replace(config, seed=1), Tiny(), loss_fn, Points())
-    with pytest.raises(ValueError, match="dataset_length was 11, now it is 2"):
-        train(config, Tiny(), loss_fn, [torch.zeros(4)] * 2)
-    path = tmp_path / "checkpoint-4" / "state.json"
-    path.write_text(path.read_text().replace('"seed"', '"seeds"'))
-    with pytest.raises(WeightsError, match="state.json"):
-        train(config, Tiny(), loss_fn, Points())
-
-
-def test_averages_of_another_model_are_refused():
-    ema = EMA(nn.Linear(2, 2))
-    with pytest.raises(WeightsError, match="somewhere: averages.*: bias"):
-        ema.load({"weight": torch.zeros(2, 2)}, 3, "somewhere")
-
-
-def test_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
-    def full_disk(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        train(config_for(tmp_path), Tiny(), loss_fn, Points())
-    assert [p.name for p in tmp_path.iterdir()] == ["config.json"]
-
-
-def test_tied_weights_are_stored_once(tmp_path):
-    class Tied(Tiny):
-        def __init__(self, seed=0):
-            super().__init__(seed)
-            self.norm = nn.Identity()
-            self.outer = nn.Linear(8, 4, bias=False)
-            self.mirror = nn.Linear(8, 4, bias=False)
-            self.mirror.weight = self.outer.weight
-
-    result = train(config_for(tmp_path), Tied(), loss_fn, Points())
-    stored = read_tensors(result.checkpoint / "model.safetensors")
-    assert "mirror.weight" not in stored
-    other = Tied(3)
-    load_module_tensors(other, stored, "file")
-    assert torch.equal(other.mirror.weight, result.model.outer.weight)
-    assert "mirror.weight" not in module_tensors(other)
-
-
 # ------------------------------------------------------------------------------------------------ stopping, errors
 
 
@@ -522,10 +112,22 @@ def test_signal_finishes_the_update_and_writes_a_checkpoint(tmp_path, number, ca
 
 
 def test_second_ctrl_c_stops_at_once():
-    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:
+    with pytest.raises(KeyboardInterrupt), StopRequest() as stop:  # noqa: PT012
         signal.raise_signal(signal.SIGINT)
         assert stop.agreed()
         signal.raise_signal(signal.SIGINT)
+
+
+def test_processes_agree_and_a_launchers_repeated_signal_is_ignored():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        with StopRequest() as stop:
+            assert not stop.agreed()
+            for _ in range(3):
+                signal.raise_signal(signal.SIGINT)
+            assert stop.agreed()
+    finally:
+        dist.destroy_process_group()
 
 
 def test_training_outside_the_main_thread(tmp_path):

@@ -158,7 +158,9 @@ def test_kill_9_at_any_moment_leaves_a_checkpoint_to_go_on_from(tmp_path):
     one, two = weights(resumed.checkpoint), weights(whole.checkpoint)
     assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
     moments = [torch.load(r.checkpoint / "optimizer.pt", weights_only=True)["optimizer"] for r in (resumed, whole)]
-    assert all(torch.equal(moments[0]["state"][k]["exp_avg_sq"], v["exp_avg_sq"]) for k, v in moments[1]["state"].items())
+    assert all(
+        torch.equal(moments[0]["state"][k]["exp_avg_sq"], v["exp_avg_sq"]) for k, v in moments[1]["state"].items()
+    )
     assert not list(folder.glob(".*.tmp"))  # what the killed run left half written is gone
 
 

@@ -1,0 +1,54 @@
+"""`trifold <head> <verb>`: hands the words that follow to the head that was named."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+USAGE = """usage: trifold COMMAND ...
+
+commands:
+  floorplan  train | generate | evaluate | convert | render
+  doctor     what hardware is here, and which attention kernels run on it
+
+options:
+  --version  print the version
+  --help     print this; every command has its own --help"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. Errors of the user's making are one line, not a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(f"trifold {version('trifold')}")
+        return 0
+    # One line per warning, without the source line that means nothing to a user of the command.
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        if words[0] == "floorplan":
+            from ..floorplan.commands import run
+
+            run(words[1:])
+        elif words[0] == "doctor":
+            from .doctor import doctor
+
+            doctor()
+        else:
+            print(f"trifold: unknown command {words[0]!r}\n\n{USAGE}", file=sys.stderr)
+            return 2
+    except KeyboardInterrupt:
+        print("trifold: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"trifold: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

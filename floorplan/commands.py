@@ -1,0 +1,242 @@
+"""`trifold floorplan ...`: what the console command runs. tyro makes flags and help from the signatures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tqdm import tqdm
+
+from .diagram import BubbleDiagram, example_names
+from .errors import FloorplanError
+from .files import write_whole
+from .plan import Plan
+
+Device = Literal["auto", "cpu", "cuda"]
+SamplerName = Literal["ddpm", "ddim", "dpmsolver++"]
+
+
+def generate(
+    graph: Annotated[str, tyro.conf.arg(aliases=["-g"])],
+    out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("plan.svg"),
+    *,
+    num_plans: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 1,
+    model: str = "procedural",
+    steps: int = 20,
+    sampler: SamplerName = "ddim",
+    seed: int = 0,
+    discrete: bool = True,
+    device: Device = "auto",
+) -> None:
+    """Draw floorplans for a bubble diagram.
+
+    Args:
+        graph: json file of a bubble diagram, or the name of a packaged example such as two_bedrooms.
+        out: plan.svg, .png or .json; .html for a page; .gif or .mp4 for the denoising; a folder for all of them.
+        num_plans: how many plans; their seeds are seed, seed + 1, ...
+        model: packaged name, folder written by training or conversion, or hub id.
+        steps: denoising steps, 1 to 1000.
+        sampler: ddpm is the published one (use 1000 steps); the others need 20.
+        seed: seed of the first plan.
+        discrete: decode corners from bits at low noise.
+        device: where to run; auto takes the GPU if there is one.
+    """
+    diagram = read_diagram(graph)
+    check_output(out)
+    house = load_model(model, device)
+    title = diagram.name or Path(graph).stem
+    if out.suffix.lower() in (".gif", ".mp4"):
+        from .animate import save_animation
+
+        save_animation(house.frames(diagram, steps=steps, sampler=sampler, seed=seed), out)
+        print(out)
+        return
+    plans = house.generate(
+        diagram, num_plans, steps=steps, sampler=sampler, seed=seed, discrete=discrete, progress=show_progress
+    )
+    for path in save_plans(plans, diagram, out, title):
+        print(path)
+
+
+def render(
+    plans: Path, out: Path, *, original_style: bool = False, labels: bool = True, palette: str = "soft"
+) -> None:
+    """Draw plans that are already there.
+
+    Args:
+        plans: json file or folder of plans (RPLAN / House-GAN++ schema, ProcTHOR).
+        out: .svg, .png (one plan, or a contact sheet of several) or .html.
+        original_style: the evaluation style of HouseDiffusion (256 px, type colours), for one plan.
+        labels: write room names and areas.
+        palette: soft or house_diffusion.
+    """
+    from .other_formats import load_plans
+    from .page import save_page
+    from .render import plan_to_original_svg, plan_to_svg
+    from .sheet import contact_sheet, save_picture
+
+    check_output(out)
+    loaded = load_plans(plans)
+    if out.suffix.lower() == ".html":
+        save_page(out, [(p.name or f"plan {i}", "", [p], p.diagram()) for i, p in enumerate(loaded)], palette=palette)
+    elif original_style:
+        if len(loaded) != 1:
+            raise FloorplanError(f"holds {len(loaded)} plans; the original style draws one", source=str(plans))
+        save_picture(plan_to_original_svg(loaded[0]), out)
+    elif len(loaded) == 1:
+        save_picture(plan_to_svg(loaded[0], labels=labels, palette=palette), out, width=1024)
+    else:
+        save_picture(contact_sheet(loaded, labels=labels, palette=palette), out)
+    print(out)
+
+
+def evaluate(
+    model: str = "procedural",
+    *,
+    data: str = "procedural",
+    num_plans: int = 200,
+    steps: tuple[int, ...] = (20,),
+    samplers: tuple[SamplerName, ...] = ("ddim",),
+    seeds: tuple[int, ...] = (0,),
+    sizes: bool = False,
+    out: Path | None = None,
+    device: Device = "auto",
+) -> None:
+    """Measure a model on diagrams it was not trained on, ground truth's own scores beside.
+
+    Args:
+        model: packaged name, folder, or hub id.
+        data: `procedural` (plans held out by seed), or a json file or folder of plans.
+        num_plans: how many diagrams.
+        steps: denoising steps, one row of the table per entry; pairs with `samplers` (or all with one sampler).
+        samplers: sampler of each entry of `steps`, or one for all.
+        seeds: sampling seeds; scores are pooled over them.
+        sizes: also tell the model every room's area and size.
+        out: json file for the scores.
+        device: where to run.
+    """
+    from .evaluation import evaluate_model, held_out_plans
+
+    if out is not None:
+        check_output(out, (".json",))
+    house = load_model(model, device)
+    plans = held_out_plans(data, num_plans)
+    samplers = samplers * len(steps) if len(samplers) == 1 else samplers
+    if len(samplers) != len(steps):
+        raise FloorplanError(f"{len(samplers)} samplers for {len(steps)} entries of steps", field="samplers")
+    runs = list(zip(samplers, steps, strict=True))
+    report = evaluate_model(house, plans, runs, seeds=seeds, sizes=sizes, progress=show_progress)
+    print(report.table())
+    if out is not None:
+        write_whole(out, json.dumps(report.to_dict(), indent=2) + "\n")
+
+
+def convert(checkpoint: Path, out: Path, *, half: bool = False) -> None:
+    """Turn an original HouseDiffusion checkpoint (model250000.pt, ema_0.9999_250000.pt) into a model folder.
+
+    Args:
+        checkpoint: a .pt state dict or .safetensors file with the original's names.
+        out: folder to write config.json and model.safetensors to.
+        half: store half precision.
+    """
+    from .checkpoint import load_original
+
+    house = load_original(checkpoint)
+    house.save_pretrained(out, half=half)
+    config = house.config
+    print(f"{out}: width {config.width}, {config.num_layers} layers, {sum(p.numel() for p in house.parameters()):,} parameters")
+
+
+def train(argv: Sequence[str]) -> None:
+    """`trifold floorplan train PRESET [flags]`: presets are complete configurations, every field is a flag."""
+    from .training import PRESETS, run_training
+
+    choices = {name: ((preset.__doc__ or "").strip().splitlines()[0], preset()) for name, preset in PRESETS.items()}
+    config = tyro.extras.overridable_config_cli(choices, prog="trifold floorplan train", args=list(argv))
+    result = run_training(config)
+    print(f"{'stopped' if result.interrupted else 'trained'} at step {result.step}; see {config.output_dir}")
+
+
+COMMANDS = {"generate": generate, "evaluate": evaluate, "render": render, "convert": convert}
+
+
+def run(argv: Sequence[str]) -> None:
+    """Entry of `trifold floorplan`; `train` has presets of its own and is told apart first."""
+    if argv and argv[0] == "train":
+        train(argv[1:])
+        return
+    tyro.extras.subcommand_cli_from_dict(
+        {**COMMANDS, "train": train}, prog="trifold floorplan", description=__doc__, args=list(argv)
+    )
+
+
+def read_diagram(graph: str) -> BubbleDiagram:
+    """A diagram from a file or a packaged example's name."""
+    if graph in example_names():
+        return BubbleDiagram.example(graph)
+    if not Path(graph).exists():
+        raise FloorplanError(
+            f"no such file, and no example of that name (examples: {', '.join(example_names())})", source=graph
+        )
+    return BubbleDiagram.load(graph)
+
+
+def load_model(model: str, device: Device) -> Any:
+    """A `HouseDiffusion` on the chosen device."""
+    import torch
+
+    from .model import HouseDiffusion
+
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    return HouseDiffusion.from_pretrained(model, device=chosen)
+
+
+def check_output(
+    out: Path, suffixes: Sequence[str] = (".svg", ".png", ".json", ".html", ".gif", ".mp4", "")
+) -> None:
+    """Refuse a path that cannot be written before the work begins."""
+    if out.suffix.lower() not in suffixes:
+        raise FloorplanError(f"unknown suffix {out.suffix!r}; expected one of {', '.join(filter(None, suffixes))}", source=str(out))
+    folder = out if out.suffix == "" else out.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".{out.name}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise FloorplanError(f"cannot write here: {error.strerror or error}", source=str(folder)) from error
+
+
+def save_plans(plans: Sequence[Plan], diagram: BubbleDiagram, out: Path, title: str) -> list[Path]:
+    """One file, numbered files, a page, or a folder with everything; returns what was written."""
+    from .page import save_page
+    from .sheet import contact_sheet, save_picture
+
+    if out.suffix.lower() == ".html":
+        save_page(out, [(title, f"{len(plans)} plans", plans, diagram)], title=title)
+        return [out]
+    if out.suffix == "":
+        paths = []
+        for i, plan in enumerate(plans):
+            paths += [out / f"plan-{i}.svg", out / f"plan-{i}.json"]
+            plan.save(paths[-2])
+            plan.save(paths[-1])
+        save_picture(contact_sheet(plans, titles=[f"{title} {i}" for i in range(len(plans))]), out / "sheet.png")
+        save_page(out / "index.html", [(title, f"{len(plans)} plans", plans, diagram)], title=title)
+        return [*paths, out / "sheet.png", out / "index.html"]
+    if len(plans) == 1:
+        plans[0].save(out)
+        return [out]
+    paths = [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(len(plans))]
+    for plan, path in zip(plans, paths, strict=True):
+        plan.save(path)
+    return paths
+
+
+def show_progress(steps: Sequence[Any]) -> Iterable[Any]:
+    """A bar on a terminal, nothing in a log."""
+    return tqdm(steps, desc="denoising", disable=not sys.stderr.isatty(), leave=False)
