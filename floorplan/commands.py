@@ -62,9 +62,7 @@ def generate(
         print(path)
 
 
-def render(
-    plans: Path, out: Path, *, original_style: bool = False, labels: bool = True, palette: str = "soft"
-) -> None:
+def render(plans: Path, out: Path, *, original_style: bool = False, labels: bool = True, palette: str = "soft") -> None:
     """Draw plans that are already there.
 
     Args:
@@ -147,8 +145,8 @@ def convert(checkpoint: Path, out: Path, *, half: bool = False) -> None:
 
     house = load_original(checkpoint)
     house.save_pretrained(out, half=half)
-    config = house.config
-    print(f"{out}: width {config.width}, {config.num_layers} layers, {sum(p.numel() for p in house.parameters()):,} parameters")
+    count = sum(p.numel() for p in house.parameters())
+    print(f"{out}: width {house.config.width}, {house.config.num_layers} layers, {count:,} parameters")
 
 
 def train(argv: Sequence[str]) -> None:
@@ -195,12 +193,12 @@ def load_model(model: str, device: Device) -> Any:
     return HouseDiffusion.from_pretrained(model, device=chosen)
 
 
-def check_output(
-    out: Path, suffixes: Sequence[str] = (".svg", ".png", ".json", ".html", ".gif", ".mp4", "")
-) -> None:
+def check_output(out: Path, suffixes: Sequence[str] = (".svg", ".png", ".json", ".html", ".gif", ".mp4", "")) -> None:
     """Refuse a path that cannot be written before the work begins."""
     if out.suffix.lower() not in suffixes:
-        raise FloorplanError(f"unknown suffix {out.suffix!r}; expected one of {', '.join(filter(None, suffixes))}", source=str(out))
+        raise FloorplanError(
+            f"unknown suffix {out.suffix!r}; expected one of {', '.join(filter(None, suffixes))}", source=str(out)
+        )
     folder = out if out.suffix == "" else out.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)

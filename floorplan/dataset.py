@@ -112,9 +112,7 @@ def sample_from_plan(plan: Plan, augmentation: Augmentation | None, rng: np.rand
         rooms = plan.num_rooms
         indices = np.concatenate([rng.permutation(indices[:rooms]), rng.permutation(indices[rooms:])])
     links = spec.links
-    spec = PlanSpec.build(
-        spec.types, spec.corners, links, indices=[int(i) for i in indices], areas=areas, sizes=sizes
-    )
+    spec = PlanSpec.build(spec.types, spec.corners, links, indices=[int(i) for i in indices], areas=areas, sizes=sizes)
     return PlanSample(spec, x0)
 
 

@@ -22,10 +22,6 @@ RASTER = 256
 LATTICE = 64
 
 
-class VanishedNodeError(FloorplanError):
-    """A room or door of which no lattice pixel is left."""
-
-
 def _opencv() -> ModuleType:
     try:
         import cv2
@@ -85,14 +81,14 @@ def trace_mask(mask: np.ndarray) -> np.ndarray:
 def lattice_polygons(plan: Plan) -> list[np.ndarray]:
     """The plan's polygons as the original sees them: [K, 2] float64 in pixels 0..255 of the 256-pixel frame, centred.
 
-    Raises `VanishedNodeError` naming the node if one has no lattice pixel left (a thin door, a room painted over),
+    Raises `FloorplanError` naming the node if one has no lattice pixel left (a thin door, a room painted over),
     where the original fails too, and `ImportError` without OpenCV.
     """
     masks = lattice_masks(centred_polygons(plan), [is_door(node.type) for node in plan.nodes])
     polygons = [trace_mask(mask) for mask in masks]
     for i, (node, polygon) in enumerate(zip(plan.nodes, polygons, strict=True)):
         if len(polygon) < 3:
-            raise VanishedNodeError(
+            raise FloorplanError(
                 f"{node.type.name.lower()} {node.name!r} vanishes on the 64-pixel lattice",
                 source=plan.name,
                 field=f"nodes[{i}].polygon",

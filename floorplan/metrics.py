@@ -19,7 +19,7 @@ from shapely.geometry.base import BaseGeometry
 from .compatibility import MAX_NODES, house_diffusion_compatibility
 from .diagram import BubbleDiagram
 from .errors import FloorplanError
-from .lattice import VanishedNodeError, on_lattice
+from .lattice import on_lattice
 from .plan import Node, Plan
 from .rooms import RoomType
 
@@ -108,7 +108,9 @@ def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connect
             starts = middle + steps[:, None] * length * along
             through, beyond = [], []
             for side in (1, -1):
-                faces, ends = starts + side * thick / 2 * normal, starts + side * (thick / 2 + far) * normal
+                ends = starts + side * (thick / 2 + far) * normal
+                # Just behind the face: a face that lies exactly on a room's boundary is outside.
+                faces = starts + side * (thick / 2 + 0.1 * far) * normal
                 for begin, hits in ((starts, through), (faces, beyond)):
                     sight = shapely.linestrings(np.stack([begin, ends], axis=1))
                     hits.append(np.asarray(shapely.intersects(rooms, sight)).sum(axis=1))
@@ -269,7 +271,7 @@ def _measure(plan: Plan, diagram: BubbleDiagram, lattice: bool) -> dict[str, flo
     if lattice:
         try:
             drawn = on_lattice(plan)
-        except VanishedNodeError:
+        except FloorplanError:
             drawn = None
     if drawn is not None:
         measured["compatibility"] = house_diffusion_compatibility(drawn, row_bug=False)

@@ -13,11 +13,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ..common.diffusion.ddim import ddim
-from ..common.diffusion.from_diffusers import from_diffusers, scheduler_for
-from ..common.diffusion.samplers import ancestral
-from ..common.diffusion.step import OnStep, Sampler, Step
-from ..common.diffusion.times import uniform_times
+from ..common.diffusion import OnStep, Sampler, Step, ancestral, ddim, from_diffusers, scheduler_for, uniform_times
 from ..common.nn import bits_to_coords
 from ..common.pretrained import PretrainedModel
 from .dataset import PlanBatch, draw_corners
@@ -138,9 +134,7 @@ class HouseDiffusion(PretrainedModel):
             for i, (kind, count) in enumerate(zip(request.diagram.node_types(), request.spec.corners, strict=True)):
                 nodes.append(Node(kind, points[start : start + count], names[i] if i < len(names) else ""))
                 start += count
-            plan = Plan(
-                tuple(nodes), request.diagram.door_rooms(), metres_per_unit=unit, name=request.diagram.name
-            )
+            plan = Plan(tuple(nodes), request.diagram.door_rooms(), metres_per_unit=unit, name=request.diagram.name)
             plans.append(plan)
         return plans
 

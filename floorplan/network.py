@@ -174,4 +174,3 @@ class HouseNet(nn.Module):
             assert isinstance(out, Tensor)
             return out
         return block(h, layouts=cond.layouts)
-

@@ -12,7 +12,7 @@ from .errors import FloorplanError
 from .files import write_whole
 from .plan import Plan
 from .render import plan_to_svg, plan_view, svg_to_png
-from .symbols import FONT, fmt
+from .symbols import FONT, fmt, shortened
 
 
 def contact_sheet(
@@ -60,9 +60,10 @@ def contact_sheet(
         picture = plan_to_svg(plan, size=cell, labels=labels, palette=palette, view=view, id_prefix=f"plan{i}-")
         out.append(picture.replace("<svg ", f'<svg x="{fmt(x)}" y="{fmt(y)}" ', 1).rstrip())
         if caption:
+            line = escape(shortened(caption, 0.042 * cell, cell))
             out.append(
                 f'<text x="{fmt(x + cell / 2)}" y="{fmt(y + cell + foot + 0.055 * cell)}" text-anchor="middle" '
-                f'font-size="{fmt(0.042 * cell)}" fill="#26282d">{escape(caption)}</text>'
+                f'font-size="{fmt(0.042 * cell)}" fill="#26282d">{line}</text>'
             )
     return "\n".join([*out, "</svg>"]) + "\n"
 

@@ -44,6 +44,17 @@ def text_width(text: str, font_size: float) -> float:
     )
 
 
+def shortened(text: str, font_size: float, width: float) -> str:
+    """The text itself if it fits into `width`, else with its middle replaced by an ellipsis."""
+    if text_width(text, font_size) <= width:
+        return text
+    for kept in range(len(text) - 1, 0, -1):
+        short = f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
+        if text_width(short, font_size) <= width:
+            return short
+    return "..."
+
+
 def contrast_colour(fill: str) -> str:
     """Black or white text, by the relative luminance of the ground (hex colour)."""
     red, green, blue = (int(fill[i : i + 2], 16) / 255 for i in (1, 3, 5))

@@ -1,6 +1,6 @@
 """Ancestral sampling (DDPM) over any subsequence of times, and the plain ODE by Euler or Heun.
 
-The other loops are in `ddim.py`, `edm.py`, `langevin.py`; diffusers' schedulers come in by `from_diffusers.py`.
+The other loops are in `implicit.py`, `edm.py`, `langevin.py`; diffusers' schedulers come in by `diffusers_adapter.py`.
 """
 
 import math

@@ -15,10 +15,10 @@ from trifold.common.diffusion import (
     vp_cosine_path,
     vp_linear_path,
 )
-from trifold.common.diffusion.ddim import ddim
+from trifold.common.diffusion.diffusers_adapter import family_of, from_diffusers, scheduler_for
 from trifold.common.diffusion.edm import edm_heun
-from trifold.common.diffusion.from_diffusers import family_of, from_diffusers, scheduler_for
 from trifold.common.diffusion.gaussian import GaussianMixtureDenoiser
+from trifold.common.diffusion.implicit import ddim
 from trifold.common.diffusion.noise import initial_noise
 from trifold.common.diffusion.samplers import ancestral, ode
 from trifold.common.diffusion.times import uniform_times

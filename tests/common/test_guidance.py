@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 from trifold.common.diffusion import Denoiser, linear_path, vp_linear_path
-from trifold.common.diffusion.ddim import ddim
 from trifold.common.diffusion.gaussian import GaussianMixtureDenoiser
 from trifold.common.diffusion.guidance import cat_conditions, guided
+from trifold.common.diffusion.implicit import ddim
 from trifold.common.diffusion.samplers import ancestral
 
 PATH = linear_path()

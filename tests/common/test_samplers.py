@@ -18,9 +18,9 @@ from trifold.common.diffusion import (
     vp_cosine_path,
     vp_linear_path,
 )
-from trifold.common.diffusion.ddim import ddim, ddim_invert
 from trifold.common.diffusion.edm import edm_heun
 from trifold.common.diffusion.gaussian import GaussianMixtureDenoiser, gaussian_ode
+from trifold.common.diffusion.implicit import ddim, ddim_invert
 from trifold.common.diffusion.langevin import annealed_langevin, predictor_corrector
 from trifold.common.diffusion.noise import GeneratorNoise, ReplayNoise, as_noise, initial_noise
 from trifold.common.diffusion.samplers import ancestral, ancestral_variances, ode, posterior, transition

@@ -102,8 +102,10 @@ def two_processes(folder):
 
 
 def test_two_processes_train_the_model_of_one(tmp_path):
-    # torchrun, because `accelerate launch --cpu --num_processes 2` starts one process only, unless it is given mpirun.
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    # `--cpu` would start one process only, unless it is given mpirun; `--multi_gpu` means "distributed" here, and
+    # ACCELERATE_USE_CPU keeps the two on the CPU (gloo). Port 0 takes a free one.
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    command += ["--num_machines", "1", "--main_process_port", "0", "--mixed_precision", "no"]
     run = subprocess.run(
         [*command, __file__, "two_processes", str(tmp_path)],
         env=environment(),

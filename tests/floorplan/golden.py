@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-
 from trifold.floorplan.checkpoint import config_from_tensors, convert_state_dict
 from trifold.floorplan.network import HouseNet
 from trifold.floorplan.tokens import PlanCondition, PlanSpec, pack

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from trifold.common.attention import dense_mask
 from trifold.common.diffusion import DiscretePath
 from trifold.common.train import EMA

@@ -4,9 +4,8 @@ from functools import partial
 
 import pytest
 import torch
-
 from trifold.common.diffusion import DiscretePath, respace
-from trifold.common.diffusion.ddim import ddim
+from trifold.common.diffusion.implicit import ddim
 from trifold.common.diffusion.noise import ReplayNoise
 from trifold.common.diffusion.samplers import ancestral, posterior
 from trifold.common.diffusion.step import Step, level_at
@@ -120,7 +119,6 @@ def test_mean_and_variance(t):
 
 def test_time_embedding_and_time_sampler():
     import numpy as np
-
     from trifold.common.nn import timestep_embedding
 
     data = golden.tensors("misc")
