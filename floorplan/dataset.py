@@ -135,6 +135,8 @@ class FloorplanDataset(torch.utils.data.Dataset[PlanSample]):
         return self.length
 
     def __getitem__(self, index: int) -> PlanSample:
+        if not 0 <= index < self.length:  # else a loop over the data set would never end
+            raise IndexError(f"sample {index} of {self.length}")
         rng = np.random.default_rng([self.seed, index])
         return sample_from_plan(self.source[index % len(self.source)], self.augmentation, rng)
 

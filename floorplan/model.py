@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from ..common.diffusion import OnStep, Sampler, Step, ancestral, ddim, from_diffusers, scheduler_for, uniform_times

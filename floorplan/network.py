@@ -138,7 +138,7 @@ class HouseNet(nn.Module):
         tokens = self.edges(x.float(), cond)
         if self.fourier is not None:
             tokens = torch.cat([tokens, self.fourier(x)], dim=-1)
-        h = self.coordinate_in(tokens) + cond.embedded + time
+        h = self.coordinate_in(tokens.to(self.coordinate_in.weight.dtype)) + cond.embedded + time
         for block in self.blocks:
             h = self._run(block, h, cond)
         h = self.head[1](self.head[0](h).relu())
@@ -163,7 +163,8 @@ class HouseNet(nn.Module):
         tiled = eps.float().repeat(1, 1, edges.shape[-1] // eps.shape[-1])
         x0 = edges * (1 / alpha).float() - tiled * (sigma / alpha).float()
         code = quantised_bits(x0.detach(), NUM_BITS, rounding="nearest", wrap=self.config.wrap_bits)
-        h = self.bits_in(torch.cat([x0, code.to(x0.dtype), cond.embedded.to(x0.dtype)], dim=-1)).relu()
+        tokens = torch.cat([x0, code.to(x0.dtype), cond.embedded.to(x0.dtype)], dim=-1)
+        h = self.bits_in(tokens.to(self.bits_in.weight.dtype)).relu()
         for block in self.bit_blocks:
             h = self._run(block, h, cond)
         return self.bits_out(h).float()

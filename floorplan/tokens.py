@@ -54,16 +54,30 @@ class PlanSpec:
         areas: Sequence[float] | np.ndarray | None = None,
         sizes: Sequence[Sequence[float]] | np.ndarray | None = None,
     ) -> PlanSpec:
-        """Fill what is not given: indices 1..R, every size unknown."""
+        """Fill what is not given: indices 1..R, every size unknown.
+
+        Raises:
+            ValueError: naming the field; no nodes, not one entry per node, an unknown type, fewer than 3 corners, or a
+                link that does not join two different nodes.
+        """
         n = len(types)
-        if len(corners) != n:
-            raise ValueError(f"{n} node types but {len(corners)} corner counts")
-        if n == 0 or min(corners) < 3:
-            raise ValueError(f"every node needs at least 3 corners, found {list(corners)}")
+        if n == 0:
+            raise ValueError("types: a plan needs at least one node")
+        for name, given in (("corners", corners), ("indices", indices), ("areas", areas), ("sizes", sizes)):
+            if given is not None and len(given) != n:
+                raise ValueError(f"{name}: expected one entry for each of the {n} nodes, found {len(given)}")
+        if min(types) < 0 or max(types) >= NUM_TYPES:
+            raise ValueError(f"types: expected codes from 0 to {NUM_TYPES - 1}, found {[int(t) for t in types]}")
+        if min(corners) < 3:
+            raise ValueError(f"corners: every node needs at least 3, found {[int(c) for c in corners]}")
+        pairs = frozenset((int(min(a, b)), int(max(a, b))) for a, b in links)
+        for a, b in pairs:
+            if not 0 <= a < b < n:
+                raise ValueError(f"links: ({a}, {b}) does not join two different nodes of 0 to {n - 1}")
         return cls(
             tuple(int(t) for t in types),
             tuple(int(c) for c in corners),
-            frozenset((min(a, b), max(a, b)) for a, b in links),
+            pairs,
             tuple(indices) if indices is not None else tuple(range(1, n + 1)),
             np.full(n, np.nan) if areas is None else np.asarray(areas, dtype=np.float64),
             np.full((n, 2), np.nan) if sizes is None else np.asarray(sizes, dtype=np.float64),
@@ -134,13 +148,13 @@ class PlanCondition:
         return replace(self, **moved)
 
     def subset(self, plans: Sequence[int]) -> tuple[Tensor, PlanCondition]:
-        """Some of the plans, packed anew: positions of their corners in this row, and their condition."""
+        """Some of the plans, in the order of this row and each once, packed anew: where their corners are, and their
+        condition."""
         keep = torch.zeros(self.num_plans, dtype=torch.bool)
         keep[list(plans)] = True
         tokens = keep.to(self.plan_index.device)[self.plan_index].nonzero()[:, 0]
-        part = pack(
-            [self.specs[i] for i in sorted(plans)], index_encoding=self.index_encoding, with_sizes=self.with_sizes
-        ).to(self.plan_index.device)
+        chosen = [spec for spec, kept in zip(self.specs, keep.tolist(), strict=True) if kept]
+        part = pack(chosen, index_encoding=self.index_encoding, with_sizes=self.with_sizes).to(self.plan_index.device)
         return tokens, part if self.embedded is None else replace(part, embedded=self.embedded[:, tokens])
 
     def plan_mean(self, values: Tensor) -> Tensor:
@@ -155,7 +169,7 @@ def index_features(index: np.ndarray, encoding: IndexEncoding) -> np.ndarray:
     if encoding == "one_hot":
         if index.max(initial=0) >= INDEX_FEATURES:
             raise ValueError(
-                f"index {index.max()} does not fit a one-hot of {INDEX_FEATURES}; "
+                f"a room or corner has number {index.max()}, but a one_hot model counts to {INDEX_FEATURES - 1}; "
                 "a model with index_encoding='sincos' takes any number of rooms and corners"
             )
         return np.eye(INDEX_FEATURES, dtype=np.float32)[index]

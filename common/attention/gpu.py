@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .layout import SegmentLayout
-from .plan import gather, plan, table
+from .plan import gather, plan_of, table
 
 MAX_GRID = 65_535  # batch and heads are CUDA grid axes y and z in FlashAttention and CUTLASS; an axis holds no more
 GPU_EXTRA = "pip install 'trifold[gpu]'"
@@ -114,7 +114,7 @@ def ragged(
     q: Tensor, k: Tensor, v: Tensor, layout: SegmentLayout, backend: str, dropout: float, scale: float
 ) -> Tensor:
     """Block-diagonal attention over gathered keys. q: [1, M, H, D]; k, v: [1, N, H, D] -> [1, M, H, D]."""
-    pack = plan(layout).exact
+    pack = plan_of(layout).exact
     q = gather(q, table(layout, "q_rows", q.device, lambda: pack.q_rows))
     k_rows = table(layout, "k_rows", q.device, lambda: pack.flat_k_rows(layout.num_keys))
     k, v = gather(k, k_rows), gather(v, k_rows)
@@ -147,7 +147,7 @@ def _chunks(layout: SegmentLayout, backend: str, device: torch.device) -> list[_
         return torch.tensor([0, *accumulate(lens)], dtype=torch.int32, device=device)
 
     def build() -> list[_Blocks]:
-        pack, chunks = plan(layout).exact, []
+        pack, chunks = plan_of(layout).exact, []
         for start in range(0, len(pack.q_lens), MAX_GRID):
             q_lens, k_lens = (lens[start : start + MAX_GRID].tolist() for lens in (pack.q_lens, pack.k_lens))
             if backend == "xformers":

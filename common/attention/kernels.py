@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .gpu import MAX_GRID, pad_heads, ragged, refusal, uniform
 from .layout import SegmentLayout, dense_mask, token_runs
-from .plan import plan, table
+from .plan import plan_of, table
 from .varlen import padded_attention
 
 Backend = Literal["auto", "xformers", "sdpa", "varlen", "dense", "flex"]
@@ -117,20 +117,20 @@ def _structured(q: Tensor, k: Tensor, v: Tensor, layout: SegmentLayout, call: _C
 
 @torch.compiler.assume_constant_result
 def _kind(layout: SegmentLayout) -> tuple[str, int]:
-    found = plan(layout)
+    found = plan_of(layout)
     return found.kind, found.num_blocks
 
 
 @torch.compiler.assume_constant_result
 def _key_index(layout: SegmentLayout, device: torch.device) -> tuple[bool, Tensor | None]:
     """(True, key runs to take) or (False, key tokens to take) for a fold; (False, None): the keys as they are."""
-    found = plan(layout)
+    found = plan_of(layout)
     if found.key_runs is not None:
         return True, table(layout, "key_runs", device, found.key_runs.ravel)
     return False, table(layout, "k_rows", device, lambda: found.exact.flat_k_rows(layout.num_keys))
 
 
-@torch.compiler.disable
+@torch.compiler.disable()
 def _ragged(q: Tensor, k: Tensor, v: Tensor, layout: SegmentLayout, call: _Call) -> Tensor:
     shape = q.shape
     # A batch of ragged rows is one longer ragged row.

@@ -33,8 +33,10 @@ class Packing:
         q_rows: token of each packed query row, None when it is row r itself (and no row is left out).
         k_rows: token of each packed key row, None when it is row r itself.
         q_lens, k_lens: rows per block, all positive. k_starts: first packed key row per block.
-        edges: None when every block reads all its keys; else (block, query run in block, key run in block) triples,
-            with q_runs and k_runs the run-in-block number of every packed row.
+        edges: None when every block reads all its keys; else arrays (block, query run, key run) of the pairs that may
+            be read, with runs counted from the first of the block.
+        q_runs: with ``edges``, the query run of each packed query row, counted from the first of its block.
+        k_runs: with ``edges``, the key run of each packed key row, counted from the first of the layout.
     """
 
     q_rows: Ints | None
@@ -68,7 +70,7 @@ class Packing:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What :func:`plan` found out about a layout.
+    """What :func:`plan_of` found out about a layout.
 
     ``kind`` is "empty" (no query reads anything), "heads" (interleaved runs: positions become heads), "fold" (blocks
     become the batch) or "ragged". ``exact`` has unmasked blocks; ``masked``, when set, is the same attention as fewer,
@@ -85,7 +87,7 @@ class Plan:
         return len(self.exact.q_lens)
 
 
-def plan(layout: SegmentLayout) -> Plan:
+def plan_of(layout: SegmentLayout) -> Plan:
     """The cheapest exact way to run ``layout``, remembered on it."""
     return layout.memo("plan", lambda: _plan(layout))
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .layout import SegmentLayout
-from .plan import KEY_COST, Ints, Packing, gather, plan
+from .plan import KEY_COST, Ints, Packing, gather, plan_of
 
 CALL_COST = 5000  # of one more bucket (its split, kernel call and backward), in the units of plan.py
 MAX_SHAPES = 64  # the search for the best buckets is quadratic in this
@@ -80,11 +80,10 @@ def padded_attention(
 
 
 def _build_buckets(layout: SegmentLayout, device: torch.device) -> Buckets:
-    found = plan(layout)
+    found = plan_of(layout)
     pack = found.masked or found.exact
     q_starts = np.cumsum(pack.q_lens) - pack.q_lens
-    q_rows, k_rows, masks = [], [], []
-    shapes = []
+    q_rows, k_rows, made = [], [], []
     for blocks in group(pack.q_lens, pack.k_lens):
         q_len, k_len = pack.q_lens[blocks, None], pack.k_lens[blocks, None]
         m, n = int(q_len.max()), int(k_len.max())
@@ -94,10 +93,10 @@ def _build_buckets(layout: SegmentLayout, device: torch.device) -> Buckets:
         mask = (np.arange(n) < k_len)[:, None, :]
         if pack.edges is not None:
             mask = mask & _block_mask(pack, blocks, q_at, k_at)
-        masks.append(None if mask.all() else torch.from_numpy(mask[:, None]).to(device))
         q_rows.append(q_at.ravel())
         k_rows.append(k_at.ravel())
-        shapes.append((len(blocks), m, n))
+        tensor = None if mask.all() else torch.from_numpy(mask[:, None]).to(device)
+        made.append(Bucket(len(blocks), m, n, tensor))
     q_at, k_at = np.concatenate(q_rows), np.concatenate(k_rows)
     q_token = q_at if pack.q_rows is None else pack.q_rows[q_at]
     out_rows = np.full(layout.num_queries, len(q_at), dtype=np.int64)
@@ -112,7 +111,7 @@ def _build_buckets(layout: SegmentLayout, device: torch.device) -> Buckets:
         to_device(q_token, layout.num_queries),
         to_device(k_at if pack.k_rows is None else pack.k_rows[k_at], layout.num_keys),
         to_device(out_rows, len(q_at)),
-        tuple(Bucket(*shape, mask) for shape, mask in zip(shapes, masks, strict=True)),
+        tuple(made),
         bool((out_rows == len(q_at)).any()),
     )
 
