@@ -86,8 +86,10 @@ def config_from_tensors(tensors: Mapping[str, Tensor], source: str = "checkpoint
     for name in ("input_emb.weight", "condition_emb.weight", "output_linear3.weight"):
         if name not in tensors:
             raise ValueError(f"{source}: tensor {name} is missing")
+        if tensors[name].ndim != 2:
+            raise ValueError(f"{source}: {name} has shape {list(tensors[name].shape)}, expected two axes")
     width, token_channels = tensors["input_emb.weight"].shape
-    layers = {int(k.split(".")[1]) for k in tensors if k.startswith("transformer_layers.")}
+    layers = {int(hit[1]) for k in tensors if (hit := re.match(r"transformer_layers\.(\d+)\.", k))}
     channels = tensors["output_linear3.weight"].shape[0]
     bit_layers = sum(f"output_linear_bin{i}.self_attn.q_linear.weight" in tensors for i in (2, 3))
     analog = channels == 16
@@ -120,13 +122,11 @@ def load_original(path: str | Path) -> HouseDiffusion:
         FileNotFoundError, ValueError: no such file, not a state dict, another model's tensors or shapes.
     """
     tensors = load_foreign_state_dict(path)
+    converted = convert_state_dict(tensors, str(path))  # first: it tells another model's file by its names
     config = HouseDiffusionConfig(**dataclasses.asdict(config_from_tensors(tensors, str(path))))
-    model = HouseDiffusion(config)
-    converted = convert_state_dict(tensors, str(path))
-    expected = model.net.state_dict()
-    wrong = sorted(k for k in expected.keys() | converted.keys() if k not in expected or k not in converted)
-    wrong += [k for k, v in converted.items() if k in expected and v.shape != expected[k].shape]
-    if wrong:
-        raise ValueError(f"{path}: tensors missing, unexpected or of another shape: {', '.join(wrong[:6])}")
-    model.net.load_state_dict(converted)
+    try:
+        model = HouseDiffusion(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    load_module_tensors(model.net, converted, path)
     return model.eval()

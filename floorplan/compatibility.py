@@ -1,5 +1,4 @@
-"""The "compatibility" score as HouseDiffusion computes it, quirks included, so that published numbers can be
-compared.
+"""The "compatibility" score as HouseDiffusion computes it, quirks included, to compare with published numbers.
 
 It is the number of edges that differ between the wanted room graph and a graph estimated from the drawing (Shabani et
 al. 2023, section 5; House-GAN++ has the same idea). Ground truth does not score 0: see `metrics.graph_errors` for a

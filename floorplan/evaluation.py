@@ -73,7 +73,16 @@ def evaluate_model(
         seeds: a plan's noise seed is `seed * len(plans) + its number`.
         sizes: tell areas and sizes too.
         progress: wraps the steps, as tqdm does.
+
+    Raises:
+        ValueError: no runs, no seeds, a run that is there twice, or a number of steps that the model does not have.
     """
+    if not runs or not seeds:
+        raise ValueError(f"{'seeds' if runs else 'runs'}: expected at least one, found none")
+    if len(set(runs)) != len(runs):
+        raise ValueError(f"runs: each gets a row of its own, but one is there twice: {list(runs)}")
+    for _, steps in runs:
+        model.check_steps(steps)
     wanted = [asked_of(plan, sizes=sizes) for plan in plans]
     scores = {"ground truth": evaluate_plans(plans, wanted)}
     seconds = {}

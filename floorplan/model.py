@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from ..common.nn import bits_to_coords
 from ..common.pretrained import PretrainedModel
 from .dataset import PlanBatch, draw_corners
 from .diagram import BubbleDiagram
+from .errors import FloorplanWarning
 from .network import HouseNet, HouseNetConfig
 from .plan import RPLAN_FRAME, Node, Plan
 from .process import HouseDenoiser, HouseLoss, house_losses, house_path
@@ -99,7 +101,16 @@ class HouseDiffusion(PretrainedModel):
         return HouseDenoiser(self.net, self.path, discrete_below=self.config.discrete_below if discrete else 0)
 
     def request(self, diagram: BubbleDiagram, seed: int) -> PlanRequest:
-        """Settle what the diagram leaves open: corner counts are drawn from those seen in training."""
+        """Settle what the diagram leaves open: corner counts are drawn from those seen in training.
+
+        Warns if the diagram asks for sizes and the model was not trained to hear them. Raises ValueError for a seed
+        outside 0 .. 2^63 - 1.
+        """
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed: expected 0 to 2^63 - 1, found {seed}")
+        if not self.config.with_sizes and any(room.area or room.size for room in diagram.rooms):
+            text = "this model was trained without sizes; the diagram's areas and sizes are ignored"
+            warnings.warn(text, FloorplanWarning, stacklevel=2)
         types = diagram.node_types()
         doors = diagram.door_rooms()
         degrees = Counter(room for pair in doors for room in pair if room is not None)
@@ -150,8 +161,7 @@ class HouseDiffusion(PretrainedModel):
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
     ) -> list[Plan]:
         """Denoise several requests in one packed row. See `generate` for the arguments."""
-        if steps < 1 or steps > self.config.num_train_steps:
-            raise ValueError(f"steps: expected 1 to {self.config.num_train_steps}, found {steps}")
+        self.check_steps(steps)
         cond = self.pack(requests)
         noise = PlanNoise([r.seed for r in requests], cond.plan_lens)
         x = torch.empty(1, sum(cond.plan_lens), self.config.channels, device=self.device)
@@ -171,6 +181,11 @@ class HouseDiffusion(PretrainedModel):
         finally:
             self.train(was_training)
         return self.unpack(self.corners(x), requests)
+
+    def check_steps(self, steps: int) -> None:
+        """Raise ValueError unless the model can be sampled in so many steps."""
+        if not 1 <= steps <= self.config.num_train_steps:
+            raise ValueError(f"steps: expected 1 to {self.config.num_train_steps}, found {steps}")
 
     def corners(self, x: Tensor) -> Tensor:
         """State of the diffusion -> corners [1, M, 2]: itself, or decoded analog bits."""
@@ -202,8 +217,8 @@ class HouseDiffusion(PretrainedModel):
             progress: wraps the list of steps, as tqdm does.
 
         Raises:
-            ValueError: a count that is not positive, an unknown sampler, or a diagram with more rooms or corners
-                than a `one_hot` model can number.
+            ValueError: a count that is not positive, an unknown sampler, a seed below 0, or a diagram with more rooms
+                or corners than a `one_hot` model can number.
         """
         if num_plans < 1:
             raise ValueError(f"num_plans: expected at least 1, found {num_plans}")
@@ -230,9 +245,15 @@ class HouseDiffusion(PretrainedModel):
         return plans
 
     def frames(
-        self, diagram: BubbleDiagram, *, steps: int = 50, sampler: SamplerName | Sampler = "ddim", seed: int = 0
+        self,
+        diagram: BubbleDiagram,
+        *,
+        steps: int = 50,
+        sampler: SamplerName | Sampler = "ddim",
+        seed: int = 0,
+        discrete: bool = True,
     ) -> list[Plan]:
-        """The denoising of one plan as plans: the noise as the state moves, ending with the result."""
+        """The denoising of one plan as steps + 1 plans: first the noise, last what `generate` gives for this seed."""
         request = self.request(diagram, seed)
         states: list[Plan] = []
 
@@ -242,7 +263,7 @@ class HouseDiffusion(PretrainedModel):
             states.extend(self.unpack(self.corners(step.x_s), [request]))
             return step.x_s
 
-        self.sample([request], steps=steps, sampler=sampler, on_step=record)
+        self.sample([request], steps=steps, sampler=sampler, discrete=discrete, on_step=record)
         return states
 
 

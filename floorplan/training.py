@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..common.nn import quantised_bits
 from ..common.train import SampleNoise, TrainConfig, TrainResult, train
 from .dataset import Augmentation, FloorplanDataset, PlanBatch, PlanSource, collate, count_corners
 from .evaluation import asked_of, held_out_plans
@@ -23,6 +24,8 @@ from .other_formats import load_plans
 from .procedural import ProceduralConfig, ProceduralPlans
 from .render import svg_to_png
 from .sheet import contact_sheet
+
+CORNER_SAMPLE = 4000  # plans whose corner counts the model remembers
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,16 @@ class FloorplanTraining(TrainConfig):
     """Shape of the network."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """What may be changed in a plan without making it another plan."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value, most in (
+            ("bits_below", self.bits_below, self.model.num_train_steps),
+            ("low_noise_share", self.low_noise_share, 1),
+            ("augmentation.drop_sizes", self.augmentation.drop_sizes, 1),
+        ):
+            if not 0 <= value <= most:
+                raise ValueError(f"{name}: expected 0 to {most}, found {value}")
 
 
 def procedural_small() -> FloorplanTraining:
@@ -109,6 +122,8 @@ def training_loss(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one batch: denoising, plus the bits of the plans that are nearly clean."""
     t = draw_times(noise, config.model.num_train_steps, config)
+    if config.model.analog_bits:
+        batch = PlanBatch(quantised_bits(batch.x0, wrap=config.model.wrap_bits), batch.cond)
     eps = noise.randn_packed(batch.cond.plan_lens, batch.x0.shape[-1], dtype=torch.float64)[None]
     losses = model(batch, t, eps, config.bits_below)
     metrics = {"denoising": losses.continuous.mean().detach(), "bits": losses.discrete.nanmean().detach()}
@@ -118,7 +133,7 @@ def training_loss(
 def run_training(config: FloorplanTraining) -> TrainResult:
     """Train as configured; the final model is written to `output_dir/model`."""
     source = training_plans(config)
-    sample = [source[i] for i in range(min(len(source), 4000))]
+    sample = [source[i] for i in range(min(len(source), CORNER_SAMPLE))]
     shape = dataclasses.replace(config.model, corner_counts=count_corners(sample))
     torch.manual_seed(config.seed)
     model = HouseDiffusion(shape)
@@ -142,4 +157,4 @@ def validate(model: nn.Module, step: int) -> dict[str, Any]:
     drawn = model.generate(wanted, seed=step)
     errors = [graph_errors(d, w).total for d, w in zip(drawn, wanted, strict=True)]
     picture = Image.open(io.BytesIO(svg_to_png(contact_sheet(drawn, columns=4), 1000))).convert("RGB")
-    return {"graph_errors": sum(errors) / len(errors), "plans": np.asarray(picture)}
+    return {"graph_errors": sum(errors) / len(errors), "plans": torch.from_numpy(np.array(picture))}
