@@ -27,27 +27,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"trifold {version('trifold')}")
         return 0
-    # One line per warning, without the source line that means nothing to a user of the command.
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
-    try:
-        if words[0] == "floorplan":
-            from ..floorplan.commands import run
+    with warnings.catch_warnings():
+        # One line per warning, without the source line that means nothing to a user of the command.
+        warnings.showwarning = lambda message, *_: print(f"warning: {one_line(message)}", file=sys.stderr)
+        try:
+            return dispatch(words)
+        except KeyboardInterrupt:
+            print("trifold: interrupted", file=sys.stderr)
+            return 130
+        except (ValueError, OSError, RuntimeError, ImportError) as error:
+            print(f"trifold: {one_line(error)}", file=sys.stderr)
+            return 1
 
-            run(words[1:])
-        elif words[0] == "doctor":
-            from .doctor import doctor
 
-            doctor()
-        else:
-            print(f"trifold: unknown command {words[0]!r}\n\n{USAGE}", file=sys.stderr)
-            return 2
-    except KeyboardInterrupt:
-        print("trifold: interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, RuntimeError) as error:
-        print(f"trifold: {error}", file=sys.stderr)
-        return 1
+def dispatch(words: Sequence[str]) -> int:
+    """Import the command that is named, and only that, and run it."""
+    if words[0] == "floorplan":
+        from ..floorplan.commands import run
+
+        run(words[1:])
+    elif words[0] == "doctor":
+        from .doctor import doctor
+
+        doctor()
+    else:
+        print(f"trifold: unknown command {words[0]!r}\n\n{USAGE}", file=sys.stderr)
+        return 2
     return 0
+
+
+def one_line(message: object) -> str:
+    """A message without its line breaks, and never empty."""
+    return " ".join(str(message).split()) or type(message).__name__
 
 
 if __name__ == "__main__":

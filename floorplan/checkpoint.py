@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..common.pretrained import load_foreign_state_dict
+from ..common.weights import load_foreign_state_dict, load_module_tensors
 from .model import HouseDiffusion, HouseDiffusionConfig
 from .network import HouseNetConfig
 

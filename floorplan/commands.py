@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -45,14 +46,19 @@ def generate(
         discrete: decode corners from bits at low noise.
         device: where to run; auto takes the GPU if there is one.
     """
-    diagram = read_diagram(graph)
     check_output(out)
+    animated = out.suffix.lower() in (".gif", ".mp4")
+    if animated and num_plans != 1:
+        raise FloorplanError(f"an animation shows one plan, found {num_plans}", source=str(out), field="num_plans")
+    diagram = read_diagram(graph)
     house = load_model(model, device)
     title = diagram.name or Path(graph).stem
-    if out.suffix.lower() in (".gif", ".mp4"):
+    if animated:
         from .animate import save_animation
 
-        save_animation(house.frames(diagram, steps=steps, sampler=sampler, seed=seed), out)
+        frames = house.frames(diagram, steps=steps, sampler=sampler, seed=seed, discrete=discrete)
+        make_folder(out.parent)
+        save_animation(frames, out)
         print(out)
         return
     plans = house.generate(
@@ -77,8 +83,9 @@ def render(plans: Path, out: Path, *, original_style: bool = False, labels: bool
     from .render import plan_to_original_svg, plan_to_svg
     from .sheet import contact_sheet, save_picture
 
-    check_output(out)
+    check_output(out, (".svg", ".png") if original_style else (".svg", ".png", ".html"))
     loaded = load_plans(plans)
+    make_folder(out.parent)
     if out.suffix.lower() == ".html":
         save_page(out, [(p.name or f"plan {i}", "", [p], p.diagram()) for i, p in enumerate(loaded)], palette=palette)
     elif original_style:
@@ -130,6 +137,7 @@ def evaluate(
     report = evaluate_model(house, plans, runs, seeds=seeds, sizes=sizes, progress=show_progress)
     print(report.table())
     if out is not None:
+        make_folder(out.parent)
         write_whole(out, json.dumps(report.to_dict(), indent=2) + "\n")
 
 
@@ -143,6 +151,7 @@ def convert(checkpoint: Path, out: Path, *, half: bool = False) -> None:
     """
     from .checkpoint import load_original
 
+    check_folder(out, out)
     house = load_original(checkpoint)
     house.save_pretrained(out, half=half)
     count = sum(p.numel() for p in house.parameters())
@@ -189,24 +198,38 @@ def load_model(model: str, device: Device) -> Any:
 
     from .model import HouseDiffusion
 
+    if device == "cuda" and not torch.cuda.is_available():
+        raise FloorplanError("asked for cuda, but torch finds no CUDA GPU here; use cpu or auto", field="device")
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     return HouseDiffusion.from_pretrained(model, device=chosen)
 
 
 def check_output(out: Path, suffixes: Sequence[str] = (".svg", ".png", ".json", ".html", ".gif", ".mp4", "")) -> None:
-    """Refuse a path that cannot be written before the work begins."""
+    """Refuse a path that cannot be written before the work begins; nothing is made."""
     if out.suffix.lower() not in suffixes:
-        raise FloorplanError(
-            f"unknown suffix {out.suffix!r}; expected one of {', '.join(filter(None, suffixes))}", source=str(out)
-        )
-    folder = out if out.suffix == "" else out.parent
+        expected = f"{', '.join(filter(None, suffixes))}{', or a folder' if '' in suffixes else ''}"
+        found = f"unknown suffix {out.suffix!r}" if out.suffix else "no suffix"
+        raise FloorplanError(f"{found}; expected {expected}", source=str(out))
+    if out.suffix and out.is_dir():
+        raise FloorplanError("cannot write: it is a folder", source=str(out))
+    check_folder(out if out.suffix == "" else out.parent, out)
+
+
+def check_folder(folder: Path, out: Path) -> None:
+    """Refuse a folder that can neither be written to nor made. `out` is what the message names."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise FloorplanError(f"cannot write: {existing} is a file, not a folder", source=str(out))
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise FloorplanError(f"cannot write: no permission to write in {existing}", source=str(out))
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of an output, and those above it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{out.name}.probe"
-        probe.touch()
-        probe.unlink()
     except OSError as error:
-        raise FloorplanError(f"cannot write here: {error.strerror or error}", source=str(folder)) from error
+        raise FloorplanError(f"cannot make this folder: {error.strerror or error}", source=str(folder)) from error
 
 
 def save_plans(plans: Sequence[Plan], diagram: BubbleDiagram, out: Path, title: str) -> list[Path]:
@@ -214,6 +237,7 @@ def save_plans(plans: Sequence[Plan], diagram: BubbleDiagram, out: Path, title: 
     from .page import save_page
     from .sheet import contact_sheet, save_picture
 
+    make_folder(out if out.suffix == "" else out.parent)
     if out.suffix.lower() == ".html":
         save_page(out, [(title, f"{len(plans)} plans", plans, diagram)], title=title)
         return [out]

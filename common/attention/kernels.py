@@ -5,6 +5,7 @@ Shape letters: B batch, M query tokens, N key tokens, H heads, D head dim.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -315,9 +316,11 @@ def _try(backend: Backend, device: str, dtype: torch.dtype) -> KernelStatus:
     x = torch.ones(1, 16, 2, 32, device=device, dtype=dtype)
     works, reason = False, ""
     try:
-        attend(x, x, x, layout, backend=backend)
-        works = True
-        attend(x.requires_grad_(), x, x, layout, backend=backend).sum().backward()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="flex_attention called without")
+            attend(x, x, x, layout, backend=backend)
+            works = True
+            attend(x.requires_grad_(), x, x, layout, backend=backend).sum().backward()
     except (RuntimeError, ValueError) as error:
         reason = ("forward only: " if works else "") + str(error).strip()
     return KernelStatus(backend, device, str(dtype).removeprefix("torch."), works, reason)

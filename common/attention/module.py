@@ -76,8 +76,9 @@ class Attention(nn.Module):
             for project, tokens in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
         )
         if self.norm_q is not None and self.norm_k is not None:
-            # Autocast runs the norm in float32; the kernels want one dtype.
-            q, k = self.norm_q(q).to(v.dtype), self.norm_k(k).to(v.dtype)
+            # In the weights' dtype: float32 under autocast. The kernels want one dtype for all three.
+            wide = self.norm_q.weight.dtype
+            q, k = self.norm_q(q.to(wide)).to(v.dtype), self.norm_k(k.to(wide)).to(v.dtype)
         out = attend(q, k, v, layout, backend=backend, dropout=self.dropout if self.training else 0.0)
         return self.to_out[0](out.flatten(2))
 

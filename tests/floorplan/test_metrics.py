@@ -110,6 +110,12 @@ def test_a_door_needs_its_rooms_within_reach(small_plan: Plan) -> None:
     assert door_connections(thin, reach=0.05)[0] is None
 
 
+def test_half_of_the_door_must_face_its_room(small_plan: Plan) -> None:
+    # The bedroom ends at 90: 8 of the door's 14 units face it, then 6 of 14 (and 4 face the bathroom).
+    assert door_connections(_with_polygon(small_plan, 3, _rectangle(96, 82, 100, 96)))[0] == (0, 1)
+    assert door_connections(_with_polygon(small_plan, 3, _rectangle(96, 84, 100, 98)))[0] is None
+
+
 def test_doors_of_any_shape_are_judged(small_plan: Plan) -> None:
     flat = _with_polygon(small_plan, 3, np.array([[98, 50], [98, 57], [98, 64]], dtype=np.float64))
     assert door_connections(flat)[0] == (0, 1)
