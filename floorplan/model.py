@@ -15,7 +15,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from torch import Tensor
 
 from ..common.diffusion import OnStep, Sampler, Step, ancestral, ddim, from_diffusers, scheduler_for, uniform_times
-from ..common.nn import bits_to_coords
+from ..common.nn import bits_to_coords, quantised_bits
 from ..common.pretrained import PretrainedModel
 from .dataset import PlanBatch, draw_corners
 from .diagram import BubbleDiagram
@@ -166,13 +166,14 @@ class HouseDiffusion(PretrainedModel):
         noise = PlanNoise([r.seed for r in requests], cond.plan_lens)
         x = torch.empty(1, sum(cond.plan_lens), self.config.channels, device=self.device)
         run = sampler_named(sampler, self) if isinstance(sampler, str) else sampler
+        denoiser, times = self.denoiser(discrete=discrete), uniform_times(self.path, steps)
         was_training = self.training
         self.eval()
         try:
             x = run(
-                self.denoiser(discrete=discrete),
+                denoiser,
                 noise.randn_like(x),
-                uniform_times(self.path, steps),
+                times,
                 cond,
                 generator=noise,
                 on_step=on_step,
@@ -180,7 +181,11 @@ class HouseDiffusion(PretrainedModel):
             )
         finally:
             self.train(was_training)
-        return self.unpack(self.corners(x), requests)
+        x = self.corners(x)
+        if times[-2] < denoiser.discrete_below:
+            # Solvers that work in other variables give the decoded corners back with rounding errors.
+            x = bits_to_coords(quantised_bits(x))
+        return self.unpack(x, requests)
 
     def check_steps(self, steps: int) -> None:
         """Raise ValueError unless the model can be sampled in so many steps."""
@@ -263,7 +268,7 @@ class HouseDiffusion(PretrainedModel):
             states.extend(self.unpack(self.corners(step.x_s), [request]))
             return step.x_s
 
-        self.sample([request], steps=steps, sampler=sampler, discrete=discrete, on_step=record)
+        states[-1:] = self.sample([request], steps=steps, sampler=sampler, discrete=discrete, on_step=record)
         return states
 
 

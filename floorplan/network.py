@@ -106,6 +106,11 @@ class HouseNet(nn.Module):
             reads=("rooms", "doors", "plan") if self.config.door_attention else ("rooms", "plan"),
         )
 
+    def bit_parameters(self) -> list[nn.Parameter]:
+        """Parameters that only the discrete branch uses."""
+        modules = [self.bits_in, self.bit_blocks, self.bits_out] if self.config.has_bits else []
+        return [p for module in modules for p in module.parameters()]
+
     def edges(self, x: Tensor, cond: PlanCondition) -> Tensor:
         """[1, M, 2] -> [1, M, 2 (K + 1)]: the corner and K points towards the next one, fractions 1/K .. 1."""
         if self.config.analog_bits or self.config.edge_points == 0:

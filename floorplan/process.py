@@ -33,13 +33,16 @@ class HouseLoss:
     continuous: Tensor
     discrete: Tensor
 
-    def total(self, discrete_weight: float = 1.0) -> Tensor:
-        """Mean over plans, plus the mean over the plans that have bits (times the weight); a scalar."""
+    def total(self, discrete_weight: float = 1.0, share: float | None = None) -> Tensor:
+        """Mean over plans of the continuous loss, plus the weighted mean of the discrete loss; a scalar.
+
+        The discrete mean is over the plans that have one, as in the original. Given the expected `share` of such
+        plans it is their sum / (P share): the same in expectation, and a mean over samples, so that batches divided
+        among processes add up to one large batch.
+        """
         with_bits = ~self.discrete.isnan()
-        loss = self.continuous.mean()
-        if bool(with_bits.any()):
-            loss = loss + discrete_weight * self.discrete[with_bits].mean()
-        return loss
+        count = with_bits.sum().clamp(min=1) if share is None else share * len(self.discrete)
+        return self.continuous.mean() + discrete_weight * self.discrete[with_bits].sum() / count
 
 
 def house_losses(
@@ -71,6 +74,9 @@ def house_losses(
         logits = net.bits(x_low, eps, a, s, part)
         error = (quantised_bits(batch.x0[:, tokens], wrap=net.config.wrap_bits) - logits).to(continuous.dtype) ** 2
         discrete = discrete.index_put((torch.tensor(low, device=t.device),), part.plan_mean(error))
+    elif net.training and net.config.has_bits:
+        # Distributed training waits for a gradient of every parameter, also in a batch without nearly clean plans.
+        continuous = continuous + 0.0 * sum(p.sum() for p in net.bit_parameters())
     return HouseLoss(continuous, discrete)
 
 

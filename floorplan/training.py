@@ -127,7 +127,9 @@ def training_loss(
     eps = noise.randn_packed(batch.cond.plan_lens, batch.x0.shape[-1], dtype=torch.float64)[None]
     losses = model(batch, t, eps, config.bits_below)
     metrics = {"denoising": losses.continuous.mean().detach(), "bits": losses.discrete.nanmean().detach()}
-    return losses.total(config.discrete_weight).float(), metrics
+    uniform = config.bits_below / config.model.num_train_steps
+    share = config.low_noise_share + (1 - config.low_noise_share) * uniform
+    return losses.total(config.discrete_weight, share or None).float(), metrics
 
 
 def run_training(config: FloorplanTraining) -> TrainResult:

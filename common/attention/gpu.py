@@ -39,9 +39,9 @@ def refusal(backend: str, device: torch.device, dtype: torch.dtype, head_dim: in
     return _probe(backend, device, dtype, head_dim + -head_dim % 8, strict)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # so that a traced call asks once, for real tensors
 def _probe(backend: str, device: torch.device, dtype: torch.dtype, head_dim: int, strict: bool) -> str | None:
-    return _probe_once(backend, device, dtype, head_dim, strict)
+    return _probe_once(backend, device, dtype, head_dim, strict)  # pragma: no cover - needs CUDA
 
 
 @lru_cache
@@ -87,10 +87,10 @@ def _xformers() -> tuple[Callable[..., Tensor], Any]:
     _cuda12_runtime()
     try:
         from xformers.ops import memory_efficient_attention  # pyright: ignore[reportMissingImports]
-        from xformers.ops.fmha.attn_bias import BlockDiagonalMask  # pyright: ignore[reportMissingImports]
+        from xformers.ops.fmha import attn_bias  # pyright: ignore[reportMissingImports]  # pragma: no cover - needs it
     except ModuleNotFoundError as error:
         raise ImportError(f"{error}: {GPU_EXTRA}") from error
-    return memory_efficient_attention, BlockDiagonalMask  # pragma: no cover - xformers is for CUDA machines
+    return memory_efficient_attention, attn_bias.BlockDiagonalMask  # pragma: no cover - xformers is for CUDA machines
 
 
 # -- one call on [B, M, H, D], one on a packed row -----------------------------------------------------------------

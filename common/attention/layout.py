@@ -200,7 +200,6 @@ class SegmentLayout:
 
 def dense_mask(layout: SegmentLayout, device: torch.device | str | None = None) -> Tensor:
     """Boolean [M, N], True where a query may read a key: the definition every backend must match."""
-
     rows, runs = layout.edge_arrays
     adjacency = np.zeros((len(layout.q_lens), len(layout.k_lens)), dtype=np.bool_)
     adjacency[rows, runs] = True

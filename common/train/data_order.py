@@ -7,6 +7,7 @@ they are divided among processes and micro-steps.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 from trifold.common.train import TrainConfig, list_checkpoints, train
@@ -164,6 +165,38 @@ def test_kill_9_at_any_moment_leaves_a_checkpoint_to_go_on_from(tmp_path):
         torch.equal(moments[0]["state"][k]["exp_avg_sq"], v["exp_avg_sq"]) for k, v in moments[1]["state"].items()
     )
     assert not list(folder.glob(".*.tmp"))  # what the killed run left half written is gone
+
+
+def endless_with_worker(folder):
+    """Data prepared by a worker process; checkpoints only when asked to stop."""
+    config = settings(folder, max_train_steps=100_000, dataloader_num_workers=1, lr_scheduler="constant_with_warmup")
+
+    def loss_and_sign_of_life(model, batch, noise):
+        (Path(folder) / "alive").touch()
+        return loss_fn(model, batch, noise)
+
+    result = train(replace(config, checkpointing_steps=None), Net(), loss_and_sign_of_life, Waves())
+    print(f"interrupted={result.interrupted}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_leaves_a_checkpoint(tmp_path, number):
+    """What Ctrl-C in a terminal does: trainer and data worker both get it."""
+    command = [sys.executable, __file__, "endless_with_worker", str(tmp_path)]
+    process = subprocess.Popen(
+        command, env=environment(), start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "alive").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.killpg(process.pid, number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err[-2000:]
+    assert "interrupted=True" in out
+    assert len(list_checkpoints(tmp_path)) == 1
 
 
 if __name__ == "__main__":
