@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -121,7 +122,10 @@ def load_original(path: str | Path) -> HouseDiffusion:
     Raises:
         FileNotFoundError, ValueError: no such file, not a state dict, another model's tensors or shapes.
     """
-    tensors = load_foreign_state_dict(path)
+    with warnings.catch_warnings():
+        # torch doubts pickles of newer protocols; it then either reads them or raises, which says enough.
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        tensors = load_foreign_state_dict(path)
     converted = convert_state_dict(tensors, str(path))  # first: it tells another model's file by its names
     config = HouseDiffusionConfig(**dataclasses.asdict(config_from_tensors(tensors, str(path))))
     try:

@@ -146,4 +146,11 @@ def training_batches(
         collate_fn=_Collate(collate_fn),
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),  # else the loader draws its base seed from the global one
+        worker_init_fn=_leave_signals_to_the_parent,
     )
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    # Ctrl-C reaches the whole process group: a worker that died of it would break the update that is being finished.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

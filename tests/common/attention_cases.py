@@ -1,10 +1,15 @@
-"""Layouts of every kind, for the tests that hold each backend against the dense mask."""
+"""Layouts of every kind, inputs for them and the definition in loops, for the tests of attention."""
 
 from __future__ import annotations
 
 import random
 
+import torch
+from torch import Tensor
 from trifold.common.attention import SegmentLayout as Layout
+from trifold.common.attention import dense_mask
+
+HEADS, DIM = 2, 8
 
 ROOMS, DOORS = [4, 6, 4, 8], [(1, 3), (0,), (3,), (0, 2)]
 
@@ -56,3 +61,27 @@ CASES: dict[str, tuple[Layout, str]] = {
         "ragged",
     ),
 }
+
+
+def qkv(layout: Layout, batch: int = 1, dim: int = DIM, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    lens = (layout.num_queries, layout.num_keys, layout.num_keys)
+    wide = [torch.randn(batch, n, HEADS, dim, generator=generator, dtype=torch.float64) for n in lens]
+    return [x.to(dtype).requires_grad_() for x in wide]
+
+
+def literal(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None = None) -> Tensor:
+    """Row by row: each query over exactly the keys its mask row names."""
+    mask = dense_mask(layout)
+    out = torch.zeros_like(q)
+    for i in range(layout.num_queries):
+        keys = mask[i].nonzero().flatten()
+        if len(keys):
+            scores = torch.einsum("bhd,bnhd->bhn", q[:, i], k[:, keys]) * (scale or q.shape[-1] ** -0.5)
+            out[:, i] = torch.einsum("bhn,bnhd->bhd", scores.softmax(-1), v[:, keys])
+    return out
+
+
+def gradients(out: Tensor, inputs: list[Tensor]) -> tuple[Tensor, ...]:
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return torch.autograd.grad((out.double() * weight).sum(), inputs)

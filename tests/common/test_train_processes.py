@@ -201,4 +201,5 @@ def test_a_signal_to_the_whole_group_leaves_a_checkpoint(tmp_path, number):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    {"two_processes": two_processes, "endless": endless}[sys.argv[1]](Path(sys.argv[2]))
+    programs = {f.__name__: f for f in (two_processes, endless, endless_with_worker)}
+    programs[sys.argv[1]](Path(sys.argv[2]))
