@@ -1,4 +1,4 @@
-"""attend(): every backend that runs on a CPU against the dense mask, and the CUDA packing code against loops."""
+"""attend(): every backend that runs on a CPU against the dense mask, forward and backward; what it refuses."""
 
 from __future__ import annotations
 

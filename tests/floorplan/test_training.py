@@ -238,7 +238,6 @@ def test_a_tiny_model_overfits_one_plan(tmp_path):
             loss.backward()
             optimiser.step()
         after = measured()
-    print(before, after)
     assert after["loss"] < before["loss"] / 3
     assert after["denoising"] < before["denoising"] / 3
     assert after["bits"] < before["bits"] / 2

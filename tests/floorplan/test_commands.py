@@ -1,0 +1,246 @@
+"""The console command, run in this process: what it writes, what it prints, and that defaults are what help says."""
+
+import json
+import os
+import subprocess
+import sys
+import warnings
+from importlib.metadata import version
+
+import pytest
+from PIL import Image
+from trifold.cli.main import main
+from trifold.floorplan import BubbleDiagram, HouseDiffusion
+from trifold.floorplan.diagram import example_names
+from trifold.floorplan.errors import FloorplanError
+from trifold.floorplan.evaluation import held_out_plans
+from trifold.floorplan.rplan import plan_to_rplan, read_rplan
+
+from .tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return tiny_model(with_sizes=True).save_pretrained(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture
+def floorplan(model, capsys):
+    """Run `trifold floorplan VERB ...` with the small model; returns the lines it printed. It must succeed."""
+
+    def run(verb: str, *words: object) -> list[str]:
+        flags = ["--model", str(model)] if verb in ("generate", "evaluate") else []
+        status = main(["floorplan", verb, *map(str, words), *flags])
+        told = capsys.readouterr()
+        assert (status, told.err) == (0, "")
+        return told.out.splitlines()
+
+    return run
+
+
+# ---------------------------------------------------------------------------------------------------------- generate
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png", ".json", ".html", ".gif", ".mp4", ".SVG"])
+def test_generate_writes_what_the_suffix_says(floorplan, tmp_path, suffix):
+    out = tmp_path / "new" / f"plan{suffix}"
+    assert floorplan("generate", "--graph", "two_bedrooms", "--out", out, "--steps", 2) == [str(out)]
+    assert [p.name for p in out.parent.iterdir()] == [out.name]
+    content = out.read_bytes()
+    if suffix == ".json":
+        assert read_rplan(out)[0].node_types() == BubbleDiagram.example("two_bedrooms").node_types()
+    elif suffix in (".png", ".gif"):
+        with Image.open(out) as picture:
+            assert picture.format == suffix[1:].upper()
+            assert getattr(picture, "n_frames", 1) == (3 if suffix == ".gif" else 1)  # noise, and two steps
+    else:
+        start = {".svg": b"<svg", ".html": b"<!doctype html", ".mp4": b"ftyp"}[suffix.lower()]
+        assert start in content[:64].lower()
+
+
+def test_generate_equals_the_python_call(floorplan, model, tmp_path):
+    words = ["--graph", "entrance_hall", "--out", tmp_path / "p.json", "-n", 2, "--seed", 5, "--sampler", "ddpm"]
+    printed = floorplan("generate", *words, "--steps", 3)
+    assert printed == [str(tmp_path / "p-0.json"), str(tmp_path / "p-1.json")]
+    diagram = BubbleDiagram.example("entrance_hall")
+    house = HouseDiffusion.from_pretrained(model)
+    assert [read_rplan(p)[0] for p in printed] == house.generate(diagram, 2, steps=3, seed=5, sampler="ddpm")
+    continuous = floorplan("generate", *words, "--steps", 3, "--no-discrete")
+    assert [read_rplan(p)[0] for p in continuous] == house.generate(
+        diagram, 2, steps=3, seed=5, sampler="ddpm", discrete=False
+    )
+
+
+def test_a_folder_gets_everything(floorplan, tmp_path):
+    diagram = tmp_path / "mine.json"
+    BubbleDiagram.example("bay_corner_studio").save(diagram)
+    printed = floorplan("generate", "-g", diagram, "-o", tmp_path / "all", "-n", 2, "--steps", 2)
+    names = ["index.html", "plan-0.json", "plan-0.svg", "plan-1.json", "plan-1.svg", "sheet.png"]
+    assert sorted(p.name for p in (tmp_path / "all").iterdir()) == names
+    assert sorted(printed) == [str(tmp_path / "all" / name) for name in names]
+
+
+def test_a_disconnected_graph_is_drawn_with_a_warning(model, tmp_path, capsys):
+    graph = tmp_path / "islands.json"
+    graph.write_text(json.dumps({"rooms": [{"type": "living"}, {"type": "study"}], "front_door": 0}))
+    words = ["--graph", str(graph), "--out", str(tmp_path / "p.svg"), "--model", str(model), "--steps", "1"]
+    assert main(["floorplan", "generate", *words]) == 0
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    assert told.err.startswith(f"warning: {graph}: doors: the rooms fall into 2 groups that no doors join")
+    assert told.out.splitlines() == [str(tmp_path / "p.svg")]
+
+
+def test_warnings_are_left_as_they_were(tmp_path):
+    before = (warnings.showwarning, list(warnings.filters))
+    assert main(["floorplan", "render", "--plans", str(tmp_path / "none.json"), "--out", "x.svg"]) == 1
+    assert (warnings.showwarning, list(warnings.filters)) == before
+
+
+def test_the_shipped_model_is_the_default(monkeypatch, model, tmp_path, capsys):
+    monkeypatch.setattr(HouseDiffusion, "packaged", {"procedural": str(model)})
+    assert main(["floorplan", "generate", "--graph", "two_bedrooms", "--out", str(tmp_path / "p.svg")]) == 0
+    assert (tmp_path / "p.svg").is_file()
+    assert capsys.readouterr().err == ""
+
+
+# ------------------------------------------------------------------------------------------------- render, evaluate
+
+
+def plans_file(path, count):
+    plans = held_out_plans("procedural", count)
+    path.write_text(json.dumps([plan_to_rplan(p) for p in plans] if count > 1 else plan_to_rplan(plans[0])))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("count", "name", "flags"),
+    [
+        (1, "one.svg", []),
+        (1, "one.png", ["--no-labels"]),
+        (1, "one.html", ["--palette", "house_diffusion"]),
+        (1, "paper.png", ["--original-style"]),
+        (3, "three.svg", []),
+        (3, "three.html", []),
+    ],
+)
+def test_render(floorplan, tmp_path, count, name, flags):
+    source = plans_file(tmp_path / "plans.json", count)
+    out = tmp_path / "pictures" / name
+    assert floorplan("render", "--plans", source, "--out", out, *flags) == [str(out)]
+    if out.suffix == ".png":
+        with Image.open(out) as picture:
+            assert picture.size[0] == (256 if "--original-style" in flags else 1024)
+    else:
+        text = out.read_text()
+        assert text.count('data-type="front_door"') >= count
+
+
+def test_evaluate_prints_and_saves(floorplan, tmp_path):
+    out = tmp_path / "scores" / "e.json"
+    words = ["--num-plans", 2, "--steps", 1, 2, "--samplers", "ddim", "dpmsolver++", "--seeds", 0, 1, "--sizes"]
+    printed = floorplan("evaluate", *words, "--out", out)
+    assert sum(line.startswith("| ") for line in printed) == 5
+    saved = json.loads(out.read_text())
+    assert list(saved["scores"]) == ["ground truth", "ddim, 1 steps", "dpmsolver++, 2 steps"]
+    assert (saved["plans"], saved["seeds"], saved["sizes_told"]) == (2, [0, 1], True)
+    assert saved["scores"]["dpmsolver++, 2 steps"]["graph_errors"]["count"] == 4
+
+
+def test_evaluate_on_a_file(floorplan, tmp_path):
+    printed = floorplan("evaluate", "--data", plans_file(tmp_path / "p.json", 2), "--num-plans", 2, "--steps", 1)
+    assert any(line.startswith("| ground truth | 2 |") for line in printed)
+
+
+# ------------------------------------------------------------------------------------------------------------- train
+
+
+def test_train_writes_a_model_that_generates(tmp_path, monkeypatch, capfd):
+    from trifold.floorplan import training
+
+    monkeypatch.setattr(training, "CORNER_SAMPLE", 10)
+    monkeypatch.setattr(training, "validate", None)
+    flags = ["--output-dir", str(tmp_path / "run"), "--max-train-steps", "2", "--train-batch-size", "2"]
+    flags += ["--model.width", "32", "--model.num-layers", "1", "--report-to", "none", "--exclude-rooms", "4", "5"]
+    assert main(["floorplan", "train", "procedural-small", *flags]) == 0
+    assert f"trained at step 2; see {tmp_path / 'run'}" in capfd.readouterr().out
+    model = HouseDiffusion.from_pretrained(tmp_path / "run" / "model")
+    assert (model.config.width, model.config.num_layers, model.config.prediction) == (32, 1, "v")
+    saved = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (saved["exclude_rooms"], saved["lr_scheduler"]) == ([4, 5], "cosine")
+    words = ["--graph", "two_bedrooms", "--out", str(tmp_path / "p.json"), "--model", str(tmp_path / "run" / "model")]
+    assert main(["floorplan", "generate", *words, "--steps", "2"]) == 0
+
+
+# -------------------------------------------------------------------------------------------------- help and version
+
+
+@pytest.mark.parametrize(("words", "status"), [([], 2), (["--help"], 0), (["-h"], 0)])
+def test_usage(words, status, capsys):
+    assert main(words) == status
+    assert "floorplan  train | generate | evaluate | convert | render" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"trifold {version('trifold')}\n"
+
+
+@pytest.mark.parametrize("verb", ["generate", "render", "evaluate", "convert"])
+def test_help_explains_every_flag(verb, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["floorplan", verb, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "--out" in text
+    described = [line for line in text.splitlines() if "--" in line and "(default" in line]
+    assert len(described) <= text.count("(default")
+    assert "Args:" not in text
+
+
+def test_the_module_runs_as_a_program(tmp_path):
+    """Once for real: exit code, one line on stderr, no traceback; off-line, a hub id is an error and not a wait."""
+    words = ["floorplan", "generate", "--graph", "two_bedrooms", "--out", str(tmp_path / "p.svg"), "--model", "no/where"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trifold.cli.main", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")},
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("trifold: ")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "p.svg").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- examples
+
+
+@pytest.mark.parametrize("name", example_names())
+def test_packaged_examples_load_without_a_warning(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        diagram = BubbleDiagram.example(name)
+    assert len(diagram.components()) == 1
+    assert diagram.front_door is not None
+    assert diagram.name
+    assert BubbleDiagram.from_dict(diagram.to_dict()) == diagram
+
+
+def test_packaged_examples_satisfy_the_schema():
+    jsonschema = pytest.importorskip("jsonschema")
+    from importlib import resources
+
+    folder = resources.files("trifold.floorplan")
+    schema = json.loads((folder / "bubble_diagram.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    assert len(example_names()) >= 3
+    for name in example_names():
+        validator.validate(json.loads((folder / "examples" / f"{name}.json").read_text()))
+    assert not validator.is_valid({"rooms": []})
+    with pytest.raises(FloorplanError, match="no example diagram 'nope'; there are: bay_corner_studio"):
+        BubbleDiagram.example("nope")
