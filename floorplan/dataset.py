@@ -45,23 +45,31 @@ class PlanBatch:
         return PlanBatch(self.x0.to(device, non_blocking=non_blocking), self.cond.to(device))
 
 
-def centred(plan: Plan) -> np.ndarray:
-    """Corners of all nodes [n, 2] in [-1, 1], the plan's bounding box in the middle of its frame.
+def frame_units(plan: Plan, frame_metres: float | None) -> float:
+    """Side of the square that maps to [-1, 1], in plan units: of `frame_metres`, or the plan's own frame."""
+    return plan.frame if frame_metres is None else frame_metres / plan.metres_per_unit
 
-    The shift is a whole number of units, so corners on the 256 grid stay on it. A plan larger than its frame is
-    refused: the frame says which length maps to [-1, 1].
+
+def centred(plan: Plan, frame_metres: float | None = None) -> np.ndarray:
+    """Corners of all nodes [n, 2] in [-1, 1], the plan's bounding box in the middle of the frame.
+
+    The frame says which length maps to [-1, 1]: `frame_metres`, so that plans of several sources are at one scale,
+    or else the plan's own. The shift is a whole number of units, so corners on the 256 grid stay on it. Raises
+    ValueError for a plan larger than the frame.
     """
+    frame = frame_units(plan, frame_metres)
     points = np.concatenate([node.polygon for node in plan.nodes])
     low, high = points.min(axis=0), points.max(axis=0)
-    if float((high - low).max()) > plan.frame:
-        raise ValueError(f"plan {plan.name!r} is {(high - low).max():g} units wide but its frame is {plan.frame:g}")
-    shift = np.round(plan.frame / 2 - (low + high) / 2)
-    return (points + shift) / plan.frame * 2 - 1
+    if float((high - low).max()) > frame * (1 + 1e-9):
+        raise ValueError(f"plan {plan.name!r} is {(high - low).max():g} units wide but its frame is {frame:g}")
+    shift = np.round(frame / 2 - (low + high) / 2)
+    return (points + shift) / frame * 2 - 1
 
 
-def plan_spec(plan: Plan) -> PlanSpec:
-    """What a net may be told of a plan: types, corner counts, links, areas and sizes."""
-    polygons = [node.polygon / plan.frame for node in plan.nodes]
+def plan_spec(plan: Plan, frame_metres: float | None = None) -> PlanSpec:
+    """What a net may be told of a plan: types, corner counts, links, areas and sizes (as shares of the frame)."""
+    frame = frame_units(plan, frame_metres)
+    polygons = [node.polygon / frame for node in plan.nodes]
     areas = [abs(_signed_area(p)) for p in polygons]
     sizes = [p.max(axis=0) - p.min(axis=0) for p in polygons]
     rooms = plan.num_rooms
@@ -89,9 +97,11 @@ class Augmentation:
     """Chance that areas and sizes are all hidden; otherwise each room hides its own with chance one half."""
 
 
-def sample_from_plan(plan: Plan, augmentation: Augmentation | None, rng: np.random.Generator) -> PlanSample:
+def sample_from_plan(
+    plan: Plan, augmentation: Augmentation | None, rng: np.random.Generator, frame_metres: float | None = None
+) -> PlanSample:
     """A plan as a training sample; `augmentation=None` leaves it as it is."""
-    spec, x0 = plan_spec(plan), centred(plan)
+    spec, x0 = plan_spec(plan, frame_metres), centred(plan, frame_metres)
     if augmentation is None:
         return PlanSample(spec, x0)
     areas, sizes = spec.areas.copy(), spec.sizes.copy()
@@ -124,11 +134,17 @@ class FloorplanDataset(torch.utils.data.Dataset[PlanSample]):
     """
 
     def __init__(
-        self, source: PlanSource, *, augmentation: Augmentation | None = None, seed: int = 0, repeat: bool = False
+        self,
+        source: PlanSource,
+        *,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        repeat: bool = False,
+        frame_metres: float | None = None,
     ) -> None:
         if len(source) == 0:
             raise ValueError("the data set holds no plans")
-        self.source, self.augmentation, self.seed = source, augmentation, seed
+        self.source, self.augmentation, self.seed, self.frame_metres = source, augmentation, seed, frame_metres
         self.length = 2**31 - 1 if repeat else len(source)
 
     def __len__(self) -> int:
@@ -138,7 +154,7 @@ class FloorplanDataset(torch.utils.data.Dataset[PlanSample]):
         if not 0 <= index < self.length:  # else a loop over the data set would never end
             raise IndexError(f"sample {index} of {self.length}")
         rng = np.random.default_rng([self.seed, index])
-        return sample_from_plan(self.source[index % len(self.source)], self.augmentation, rng)
+        return sample_from_plan(self.source[index % len(self.source)], self.augmentation, rng, self.frame_metres)
 
 
 def collate(

@@ -140,7 +140,13 @@ def run_training(config: FloorplanTraining) -> TrainResult:
     torch.manual_seed(config.seed)
     model = HouseDiffusion(shape)
     repeat = config.data != "procedural"
-    dataset = FloorplanDataset(source, augmentation=config.augmentation, seed=config.seed, repeat=repeat)
+    dataset = FloorplanDataset(
+        source,
+        augmentation=config.augmentation,
+        seed=config.seed,
+        repeat=repeat,
+        frame_metres=config.model.frame_metres,
+    )
     return train(
         config,
         model,
