@@ -68,7 +68,14 @@ def generate(
         print(path)
 
 
-def render(plans: Path, out: Path, *, original_style: bool = False, labels: bool = True, palette: str = "soft") -> None:
+def render(
+    plans: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PLANS")],
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
+    *,
+    original_style: bool = False,
+    labels: bool = True,
+    palette: str = "soft",
+) -> None:
     """Draw plans that are already there.
 
     Args:
@@ -141,7 +148,12 @@ def evaluate(
         write_whole(out, json.dumps(report.to_dict(), indent=2) + "\n")
 
 
-def convert(checkpoint: Path, out: Path, *, half: bool = False) -> None:
+def convert(
+    checkpoint: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="CHECKPOINT")],
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
+    *,
+    half: bool = False,
+) -> None:
     """Turn an original HouseDiffusion checkpoint (model250000.pt, ema_0.9999_250000.pt) into a model folder.
 
     Args:

@@ -30,13 +30,13 @@ from .rooms import RoomType, is_door, parse_room_type
 _DIAGRAM_KEYS = ("rooms", "doors", "front_door", "name")
 _ROOM_KEYS = ("type", "name", "area", "size", "corners")
 _PACKAGE = __name__.rpartition(".")[0]
-MAX_CORNERS = 32  # width of the model's corner one-hot
+MAX_CORNERS = 256  # a typing error more likely than a room; one-hot models refuse more than 32 themselves
 
 
 @dataclass(frozen=True)
 class RoomSpec:
     """One wanted room. `area` in m2, `size` = (width, height) of the bounding box in m, `corners` = wanted corner count
-    (3..32); None leaves it to the model. Raises `FloorplanError` naming the field."""
+    (3..256); None leaves it to the model. Raises `FloorplanError` naming the field."""
 
     type: RoomType
     name: str = ""

@@ -59,11 +59,11 @@ class FloorplanTraining(TrainConfig):
 
 
 def procedural_small() -> FloorplanTraining:
-    """The settings of the shipped model: 256 wide would not fit a laptop's patience, 192 does."""
+    """The shipped model: 3.8 M parameters, trained on procedural plans on a CPU in bfloat16."""
     return FloorplanTraining(
         output_dir=Path("runs/floorplan-procedural"),
         train_batch_size=64,
-        max_train_steps=12_000,
+        max_train_steps=7_200,
         learning_rate=1e-3,
         lr_scheduler="cosine",
         lr_warmup_steps=300,
@@ -71,6 +71,7 @@ def procedural_small() -> FloorplanTraining:
         mixed_precision="bf16",
         use_ema=True,
         ema_decay=0.999,
+        dataloader_num_workers=1,
         model=HouseDiffusionConfig(
             width=192, dropout=0.0, index_encoding="sincos", with_sizes=True, prediction="v", fourier_bands=7
         ),

@@ -22,7 +22,7 @@ def original() -> dict[str, torch.Tensor]:
 
 
 def convert(checkpoint, out, *flags: str) -> int:
-    return main(["floorplan", "convert", "--checkpoint", str(checkpoint), "--out", str(out), *flags])
+    return main(["floorplan", "convert", str(checkpoint), str(out), *flags])
 
 
 def outputs(net) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:

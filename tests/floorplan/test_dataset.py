@@ -33,7 +33,7 @@ ONLY_SYMMETRIES = Augmentation(symmetries=True, shuffle_rooms=False, drop_sizes=
 
 
 def moved(plan: Plan, dx: float, dy: float) -> Plan:
-    return replace(plan, nodes=tuple(replace(n, polygon=n.polygon + [dx, dy]) for n in plan.nodes))
+    return replace(plan, nodes=tuple(replace(n, polygon=n.polygon + np.array([dx, dy])) for n in plan.nodes))
 
 
 def polygons(x0: np.ndarray, corners: tuple[int, ...]) -> list[np.ndarray]:
@@ -101,9 +101,7 @@ def test_symmetries_are_exactly_those_of_the_square(small_plan):
         assert len(fits) == 1
         seen.add(fits[0])
         assert sample.spec.links == spec.links
-        for before, after in zip(
-            polygons(original, spec.corners), polygons(sample.x0, spec.corners), strict=True
-        ):
+        for before, after in zip(polygons(original, spec.corners), polygons(sample.x0, spec.corners), strict=True):
             assert shoelace(after) == pytest.approx(shoelace(before), rel=1e-12)
         told = ~np.isnan(sample.spec.areas)
         assert np.array_equal(sample.spec.areas[told], spec.areas[told])

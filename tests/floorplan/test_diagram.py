@@ -75,7 +75,7 @@ def test_nodes_and_links_by_hand():
         (changed("rooms.0.size.1", 0), r"rooms\[0\]\.size\[1\]: expected a positive, finite number \(m\), found 0"),
         (changed("rooms.0.size", [4]), r"rooms\[0\]\.size: expected \[width, height\] in m"),
         (changed("rooms.0.size", 4), r"rooms\[0\]\.size: expected \[width, height\] in m"),
-        (changed("rooms.0.corners", 2), r"rooms\[0\]\.corners: expected a whole number from 3 to 32, found 2"),
+        (changed("rooms.0.corners", 2), r"rooms\[0\]\.corners: expected a whole number from 3 to 256, found 2"),
         (changed("rooms.0.corners", 4.5), r"rooms\[0\]\.corners: expected a whole number"),
         (changed("rooms.0.corners", MAX_CORNERS + 1), r"rooms\[0\]\.corners: expected a whole number"),
         (

@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -83,7 +84,7 @@ def test_batches_keep_the_order_and_the_limit(model):
         assert [r for part in parts for r in part] == requests
         for part in parts:
             assert len(part) == 1 or sum(r.spec.num_tokens for r in part) <= limit
-        for part, following in zip(parts, parts[1:], strict=False):  # no batch could have held the next plan too
+        for part, following in pairwise(parts):  # no batch could have held the next plan too
             assert sum(r.spec.num_tokens for r in [*part, following[0]]) > limit
     assert len(batches(requests, sum(sizes))) == 1
 
@@ -159,9 +160,9 @@ def test_one_hot_models_say_how_many_rooms_they_can_tell_apart(model):
 def test_widths_that_do_not_fit():
     with pytest.raises(ValueError, match="width 30 must be even and a multiple of num_heads 4"):
         HouseDiffusion(HouseDiffusionConfig(width=30))
+    net, x, one = tiny_model(num_bit_layers=0).net, torch.zeros(1, 4, 2), torch.ones(())
     with pytest.raises(ValueError, match="no discrete branch"):
-        net = tiny_model(num_bit_layers=0).net
-        net.bits(torch.zeros(1, 4, 2), torch.zeros(1, 4, 2), torch.ones(()), torch.ones(()), None)  # type: ignore
+        net.bits(x, x, one, one, None)  # type: ignore[arg-type]
 
 
 # ----------------------------------------------------------------------------------------------------- requests

@@ -1,4 +1,4 @@
-"""Packing: features by definition, layouts by brute force, and no information between plans that are packed together."""
+"""Packing: features by definition, layouts by brute force, no information between plans packed together."""
 
 import math
 
