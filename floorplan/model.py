@@ -19,7 +19,7 @@ from ..common.nn import bits_to_coords, quantised_bits
 from ..common.pretrained import PretrainedModel
 from .dataset import PlanBatch, draw_corners
 from .diagram import BubbleDiagram
-from .errors import FloorplanWarning
+from .errors import FloorplanError, FloorplanWarning
 from .network import HouseNet, HouseNetConfig
 from .plan import RPLAN_FRAME, Node, Plan
 from .process import HouseDenoiser, HouseLoss, house_losses, house_path
@@ -104,7 +104,7 @@ class HouseDiffusion(PretrainedModel):
         """Settle what the diagram leaves open: corner counts are drawn from those seen in training.
 
         Warns if the diagram asks for sizes and the model was not trained to hear them. Raises ValueError for a seed
-        outside 0 .. 2^63 - 1.
+        outside 0 .. 2^63 - 1, and FloorplanError for a room larger than the model's frame.
         """
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed: expected 0 to 2^63 - 1, found {seed}")
@@ -125,6 +125,10 @@ class HouseDiffusion(PretrainedModel):
                 areas[i] = room.area / side**2
             if room.size is not None:
                 sizes[i] = np.asarray(room.size) / side
+            for name, share in (("area", areas[i]), ("size", sizes[i].max())):
+                if self.config.with_sizes and share > 1:
+                    text = f"larger than the {side:g} m x {side:g} m that this model draws"
+                    raise FloorplanError(text, source=diagram.name or "diagram", field=f"rooms[{i}].{name}")
         return PlanRequest(diagram, PlanSpec.build(types, drawn, diagram.links(), areas=areas, sizes=sizes), seed)
 
     def pack(self, requests: Sequence[PlanRequest]) -> PlanCondition:

@@ -116,12 +116,25 @@ def readme() -> str:
     return path.read_text()
 
 
+def parts(text: str) -> list[tuple[str, str]]:
+    """(language, content) of every fenced block, in order; what stands between blocks is of language "prose"."""
+    found = []
+    for number, part in enumerate(re.split(r"^```", text, flags=re.MULTILINE)):
+        language, _, content = part.partition("\n")
+        found.append((language.strip(), content) if number % 2 else ("prose", part))
+    return found
+
+
 def shell_lines(text: str) -> list[list[str]]:
     """The words of every command in a block of commands or in `inline code`, without comments and prompts."""
-    blocks = re.findall(r"^```(?:bash|sh|shell|console|)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
-    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
-    blocks += [code.replace("\n", " ") for code in re.findall(r"`((?:trifold|make|python|accelerate) [^`]+)`", prose)]
-    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    lines = []
+    for language, content in parts(text):
+        if language in ("", "bash", "sh", "shell", "console"):
+            lines += content.replace("\\\n", " ").splitlines()
+        elif language == "prose":
+            lines += [
+                " ".join(c.split()) for c in re.findall(r"`((?:trifold|make|python|accelerate)\s[^`]+)`", content)
+            ]
     return [words for line in lines if (words := shlex.split(line.strip().removeprefix("$ "), comments=True))]
 
 
@@ -163,7 +176,7 @@ def test_commands_of_the_readme_exist(readme, called):
 
 
 def test_python_of_the_readme_is_python(readme):
-    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    blocks = [content for language, content in parts(readme) if language == "python"]
     assert blocks
     for block in blocks:
         for node in ast.walk(ast.parse(block)):

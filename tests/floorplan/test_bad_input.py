@@ -320,40 +320,6 @@ def test_a_gpu_that_is_not_there(fails, tmp_path, model, monkeypatch):
     assert fails("generate", *words).startswith("device: asked for cuda, but torch finds no CUDA GPU here")
 
 
-# ------------------------------------------------------------------------------------------------- flags and the rest
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["generate", "--bogus"],
-        ["generate"],
-        ["generate", "--graph", "two_bedrooms", "--sampler", "euler"],
-        ["generate", "--graph", "two_bedrooms", "--steps", "many"],
-        ["render", "x.json"],
-        ["train"],
-        ["train", "nosuch"],
-        ["train", "procedural-small", "--max-train-steps", "0"],
-        ["train", "procedural-small", "--low-noise-share", "2"],
-        ["nosuch"],
-        [],
-    ],
-    ids=" ".join,
-)
-def test_bad_flags_are_told_without_a_traceback(capsys, words):
-    with pytest.raises(SystemExit) as stop:
-        main(["floorplan", *words])
-    assert stop.value.code == 2
-    told = capsys.readouterr()
-    assert "Traceback" not in told.out + told.err
-    assert "help" in told.out + told.err
-
-
-def test_unknown_commands(capsys):
-    assert main(["florplan"]) == 2
-    assert capsys.readouterr().err.startswith("trifold: unknown command 'florplan'\n\nusage: trifold COMMAND")
-
-
 def test_training_data_that_is_not_there(fails, tmp_path):
     flags = ["--data", tmp_path / "none.json", "--output-dir", tmp_path / "run"]
     assert (
@@ -361,29 +327,6 @@ def test_training_data_that_is_not_there(fails, tmp_path):
         == f"{tmp_path / 'none.json'}: cannot read: No such file or directory"
     )
     assert not (tmp_path / "run").exists()
-
-
-def test_interruption_and_errors_without_words(monkeypatch, capsys):
-    for error, status, line in (
-        (KeyboardInterrupt(), 130, "trifold: interrupted\n"),
-        (OSError(), 1, "trifold: OSError\n"),
-        (RuntimeError("one\n  two"), 1, "trifold: one two\n"),
-        (ImportError("needs PyAV"), 1, "trifold: needs PyAV\n"),
-    ):
-
-        def raising(words, error=error):
-            raise error
-
-        monkeypatch.setattr("trifold.floorplan.commands.run", raising)
-        assert main(["floorplan", "generate"]) == status
-        assert capsys.readouterr().err == line
-
-    def broken(words):
-        raise KeyError("a fault of ours")
-
-    monkeypatch.setattr("trifold.floorplan.commands.run", broken)
-    with pytest.raises(KeyError):  # faults of the program keep their traceback
-        main(["floorplan", "generate"])
 
 
 def test_as_a_program(tmp_path):

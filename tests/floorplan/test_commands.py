@@ -227,6 +227,63 @@ def test_the_module_runs_as_a_program(tmp_path):
     assert not (tmp_path / "p.svg").exists()
 
 
+# ------------------------------------------------------------------------------------------------- bad flags, faults
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate", "--bogus"],
+        ["generate"],
+        ["generate", "--graph", "two_bedrooms", "--sampler", "euler"],
+        ["generate", "--graph", "two_bedrooms", "--steps", "many"],
+        ["render", "x.json"],
+        ["train"],
+        ["train", "nosuch"],
+        ["train", "procedural-small", "--max-train-steps", "0"],
+        ["train", "procedural-small", "--low-noise-share", "2"],
+        ["nosuch"],
+        [],
+    ],
+    ids=" ".join,
+)
+def test_bad_flags_are_told_without_a_traceback(capsys, words):
+    with pytest.raises(SystemExit) as stop:
+        main(["floorplan", *words])
+    assert stop.value.code == 2
+    told = capsys.readouterr()
+    assert "Traceback" not in told.out + told.err
+    assert "help" in told.out + told.err
+
+
+def test_unknown_commands(capsys):
+    assert main(["florplan"]) == 2
+    assert capsys.readouterr().err.startswith("trifold: unknown command 'florplan'\n\nusage: trifold COMMAND")
+
+
+def test_interruption_and_errors_without_words(monkeypatch, capsys):
+    for error, status, line in (
+        (KeyboardInterrupt(), 130, "trifold: interrupted\n"),
+        (OSError(), 1, "trifold: OSError\n"),
+        (RuntimeError("one\n  two"), 1, "trifold: one two\n"),
+        (ImportError("needs PyAV"), 1, "trifold: needs PyAV\n"),
+    ):
+
+        def raising(words, error=error):
+            raise error
+
+        monkeypatch.setattr("trifold.floorplan.commands.run", raising)
+        assert main(["floorplan", "generate"]) == status
+        assert capsys.readouterr().err == line
+
+    def broken(words):
+        raise KeyError("a fault of ours")
+
+    monkeypatch.setattr("trifold.floorplan.commands.run", broken)
+    with pytest.raises(KeyError):  # faults of the program keep their traceback
+        main(["floorplan", "generate"])
+
+
 # ---------------------------------------------------------------------------------------------------------- examples
 
 
