@@ -127,9 +127,11 @@ def training_loss(
         batch = PlanBatch(quantised_bits(batch.x0, wrap=config.model.wrap_bits), batch.cond)
     eps = noise.randn_packed(batch.cond.plan_lens, batch.x0.shape[-1], dtype=torch.float64)[None]
     losses = model(batch, t, eps, config.bits_below)
-    metrics = {"denoising": losses.continuous.mean().detach(), "bits": losses.discrete.nanmean().detach()}
     uniform = config.bits_below / config.model.num_train_steps
     share = config.low_noise_share + (1 - config.low_noise_share) * uniform
+    metrics = {"denoising": losses.continuous.mean().detach()}
+    if share and config.model.has_bits:
+        metrics["bits"] = losses.discrete.nansum().detach() / (share * len(t))
     return losses.total(config.discrete_weight, share or None).float(), metrics
 
 
