@@ -21,7 +21,7 @@ OPTIONAL = {
     "transformers": "text encoders (trifold[video])",
     "scipy": "point clouds (trifold[pointcloud])",
     "trimesh": "meshes (trifold[pointcloud])",
-    "opencv-python-headless": "reading videos and images with OpenCV (trifold[all])",
+    "opencv-python-headless": "the original's raster route for floorplans (trifold[all])",
 }
 
 
