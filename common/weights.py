@@ -8,6 +8,8 @@ import json
 import os
 import pickle
 import shutil
+import struct
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -209,14 +211,48 @@ def load_foreign_state_dict(path: str | Path, *, key: str | None = None) -> dict
 def _unpickle(path: Path) -> object:
     try:
         # argparse.Namespace only holds attributes; many research checkpoints carry their flags in one.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            # Advice to file an issue with PyTorch about a file that it did not write.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{path}: not a plain state dict; refused to unpickle it ({reason})") from error
+        reason = _unpickler_reason(str(error))
+        if "GLOBAL" in reason:
+            raise WeightsError(f"{path}: not a plain state dict; refused to unpickle it ({reason})") from error
+        raise _unsafe(path, reason) from error
     except (RuntimeError, EOFError, OSError) as error:
         reason = (str(error).strip() or "ends too early").splitlines()[0]
         raise WeightsError(f"{path}: truncated or not a torch checkpoint ({reason})") from error
+    except (LookupError, ValueError, TypeError, AttributeError, AssertionError, OverflowError, struct.error) as error:
+        # The unpickler takes the bytes of any file for instructions, and trips over them in all these ways.
+        raise _unsafe(path, f"{type(error).__name__}: {error}") from error
+
+
+def _unpickler_reason(text: str) -> str:
+    """The fault itself out of torch's message, without its advice to load the file with `weights_only=False`."""
+    before, marker, after = text.partition("Check the documentation")[0].partition("WeightsUnpickler error:")
+    lines = [line.strip() for line in (after if marker else before).splitlines() if line.strip()]
+    reason = (lines[0] if marker else lines[-1]) if lines else "no reason given"
+    return reason.partition(". Please use")[0].rstrip(".")
+
+
+def _unsafe(path: Path, reason: str) -> WeightsError:
+    """The error for a file that is no archive of tensors, with what its first bytes show; nothing is unpickled."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head.startswith(b"PK"):
+        found = "a zip archive, cut short or damaged"
+    elif head.startswith(b"\x80"):
+        found = "a pickle of Python objects that torch.save did not write"
+    else:
+        text = head.decode("utf-8", errors="ignore")
+        line = (text.strip().splitlines() or [""])[0]
+        found = (
+            f"text that begins {line[:40]!r}" if line.isprintable() and len(text) > 0.9 * len(head) else "other bytes"
+        )
+    return WeightsError(
+        f"{path}: not a file of tensors that can be read safely (weights_only): found {found} ({reason})"
+    )
 
 
 def _names(mapping: Mapping[Any, Any], most: int = 12) -> str:

@@ -14,7 +14,9 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import numbers
 import os
+import reprlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -230,15 +232,26 @@ def _numbers(rooms: Sequence[RoomSpec]) -> dict[str, int]:
     return numbers
 
 
+def is_finite_number(value: object) -> bool:
+    """Whether `value` is a real number (no bool) and finite as a float, for which json's integers can be too long."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_positive(value: object, field: str, unit: str) -> None:
+    found = reprlib.repr(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FloorplanError(f"expected a number ({unit}), found {value!r}", field=field)
-    if not math.isfinite(value) or value <= 0:
-        raise FloorplanError(f"expected a positive, finite number ({unit}), found {value!r}", field=field)
+        raise FloorplanError(f"expected a number ({unit}), found {found}", field=field)
+    if not is_finite_number(value) or value <= 0:
+        raise FloorplanError(f"expected a positive, finite number ({unit}), found {found}", field=field)
 
 
 def _check_keys(data: object, known: Sequence[str], required: str, field: str = "") -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sys
 import tempfile
 import zlib
 from pathlib import Path
@@ -36,17 +37,30 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         ends_early = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
         cut = "; the file seems to be cut off" if ends_early else ""
         raise FloorplanError(f"not valid json at {place}: {error.msg}{cut}", source=source) from error
+    except ValueError as error:  # the one fault of valid json: Python refuses to read integers of thousands of digits
+        limit = sys.get_int_max_str_digits()
+        raise FloorplanError(f"holds a whole number of more than {limit} digits", source=source) from error
     except RecursionError as error:
         raise FloorplanError("json nested too deeply", source=source) from error
+
+
+def encoded(text: str, source: str) -> bytes:
+    """`text` as UTF-8. Raises `FloorplanError` naming `source` where it holds half of a surrogate pair, as json's
+    escapes can smuggle into names."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 20) : error.end]
+        raise FloorplanError(f"cannot write: no valid text at the end of {near!r}", source=source) from error
 
 
 def write_whole(path: str | os.PathLike[str], data: str | bytes) -> None:
     """Write to a temporary name in the same folder, then rename: a reader never sees half a file.
 
-    Raises `FloorplanError` naming the file and the system's reason.
+    Raises `FloorplanError` naming the file and the system's reason, or text that UTF-8 cannot hold.
     """
     target = Path(path)
-    payload = data.encode() if isinstance(data, str) else data
+    payload = encoded(data, str(path)) if isinstance(data, str) else data
     temporary: Path | None = None
     try:
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")

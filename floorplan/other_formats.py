@@ -188,7 +188,7 @@ def _points(data: Any, key: str, field: str) -> np.ndarray:
     values = _get(data, key, field.removesuffix(key))
     try:
         points = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise FloorplanError(f"expected points [K, 2]: {error}", field=field) from error
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not np.isfinite(points).all():
         raise FloorplanError(f"expected finite points [K, 2], found {values!r}"[:200], field=field)

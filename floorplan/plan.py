@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .diagram import BubbleDiagram, RoomSpec, links_of, ordered_pair
+from .diagram import BubbleDiagram, RoomSpec, is_finite_number, links_of, ordered_pair
 from .errors import FloorplanError
-from .files import write_whole
+from .files import encoded, write_whole
 from .rooms import RoomType, is_door
 
 RPLAN_FRAME = 256.0  # RPLAN plans live on 256 x 256 pixels
 RPLAN_METRES_PER_UNIT = 18.0 / 256  # and that square is 18 m wide
+# Far beyond any building, and so small that squares and their sums are exact enough and never overflow when drawing.
+MAX_UNITS = 1e6
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
     """A room or a door. `polygon` [K,2] float64 with K >= 3, plan units, y down, closed implicitly; kept as a
-    read-only copy. Raises `FloorplanError` on another shape or values that are not finite."""
+    read-only copy. Raises `FloorplanError` on another shape, or values not finite or beyond `MAX_UNITS` (1e6)."""
 
     type: RoomType
     polygon: np.ndarray
@@ -32,13 +34,17 @@ class Node:
     def __post_init__(self) -> None:
         try:
             polygon = np.array(self.polygon, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise FloorplanError(f"expected [K, 2] numbers: {error}", field="polygon") from error
         if polygon.ndim != 2 or polygon.shape[1] != 2 or len(polygon) < 3:
             raise FloorplanError(f"expected shape [K, 2] with K >= 3, found {list(polygon.shape)}", field="polygon")
         if not np.isfinite(polygon).all():
             bad = int(np.flatnonzero(~np.isfinite(polygon).all(axis=1))[0])
             raise FloorplanError(f"corner {bad} is not finite: {polygon[bad].tolist()}", field="polygon")
+        if np.abs(polygon).max() > MAX_UNITS:
+            bad = int(np.flatnonzero((np.abs(polygon) > MAX_UNITS).any(axis=1))[0])
+            text = f"corner {bad} is beyond {MAX_UNITS:,.0f} units: {polygon[bad].tolist()}"
+            raise FloorplanError(text, field="polygon")
         polygon.setflags(write=False)
         object.__setattr__(self, "polygon", polygon)
         object.__setattr__(self, "type", RoomType(self.type))
@@ -76,7 +82,8 @@ class Plan:
 
     `doors` has one entry per door node, in order: (room_a, room_b) for an interior door, stored with the smaller index
     first since a door has no direction, and (room, None) for a front door.
-    `frame` is the side of the square that maps to [-1,1], in plan units; `metres_per_unit` scales to metres.
+    `frame` is the side of the square that maps to [-1,1], in plan units; `metres_per_unit` scales to metres. Both are
+    kept as floats, positive and at most `MAX_UNITS`.
     Raises `FloorplanError` naming the field.
     """
 
@@ -94,6 +101,8 @@ class Plan:
         except FloorplanError as error:
             raise error.within(f"plan {self.name}" if self.name else "plan") from None
         object.__setattr__(self, "doors", tuple(ordered_pair(a, b) for a, b in self.doors))
+        object.__setattr__(self, "frame", float(self.frame))
+        object.__setattr__(self, "metres_per_unit", float(self.metres_per_unit))
 
     def _check(self) -> None:
         order = [1 if n.type == RoomType.INTERIOR_DOOR else 2 if is_door(n.type) else 0 for n in self.nodes]
@@ -115,8 +124,9 @@ class Plan:
             if a == b:
                 raise FloorplanError(f"joins room {a} with itself", field=f"doors[{d}]")
         for field, value in (("frame", self.frame), ("metres_per_unit", self.metres_per_unit)):
-            if not (math.isfinite(value) and value > 0):
-                raise FloorplanError(f"expected a positive, finite number, found {value!r}", field=field)
+            if not is_finite_number(value) or not 0 < value <= MAX_UNITS:
+                text = f"expected a positive, finite number up to {MAX_UNITS:,.0f}, found {reprlib.repr(value)}"
+                raise FloorplanError(text, field=field)
 
     @property
     def rooms(self) -> tuple[Node, ...]:
@@ -193,7 +203,8 @@ class Plan:
             from .render import plan_to_svg, svg_to_png  # the rasteriser is a large import that only pictures need
 
             svg = plan_to_svg(self)
-            write_whole(path, svg if suffix == ".svg" else svg_to_png(svg, width))
+            drawing = encoded(svg, str(path))  # refuses a name that is no text before the rasteriser trips over it
+            write_whole(path, drawing if suffix == ".svg" else svg_to_png(svg, width))
         else:
             found = f"a {suffix} file" if suffix else "a file without suffix"
             raise FloorplanError(f"cannot write {found}; use .json, .svg or .png", source=str(path))

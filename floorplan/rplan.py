@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from .diagram import is_finite_number
 from .errors import FloorplanError, FloorplanWarning
 from .files import read_json
 from .plan import RPLAN_FRAME, RPLAN_METRES_PER_UNIT, Node, Plan
@@ -61,16 +63,18 @@ def plans_from_rplan(data: Any, source: str, *, strict: bool = True) -> list[Pla
 def plan_from_rplan(data: Mapping[str, Any], source: str = "RPLAN plan", *, strict: bool = True) -> Plan:
     """One plan from its json object.
 
-    A node's polygon is its first closed loop of edges, as in HouseDiffusion; further loops (holes, split rooms) are
-    told in a `FloorplanWarning`. A front door that touches several rooms is given to the one it shares most length
-    with. Extra keys of `plan_to_rplan` (name, room_name, frame, metres_per_unit) are read back.
+    A node's polygon is all of its edges where they form one closed chain in file order, however often it touches
+    itself; else its first closed loop of edges, as in HouseDiffusion: further loops (holes, split rooms) are told in a
+    `FloorplanWarning`, and so is a loop given twice, as the conversion does for doors it found twice. A front door that
+    touches several rooms is given to the one it shares most length with. Extra keys of `plan_to_rplan` (name,
+    room_name, corners, frame, metres_per_unit) are read back.
     Raises `FloorplanError` naming `source` and the field. A door that does not touch enough rooms raises, or with
     `strict=False` is left out with a warning.
     """
     try:
         return _Reader(data, source, strict).plan()
     except FloorplanError as error:
-        raise error.within(source) from None
+        raise FloorplanError(error.reason, source=source, field=error.field) from None
 
 
 class _Reader:
@@ -91,6 +95,7 @@ class _Reader:
         for e, entry in enumerate(self.joins):
             self.owned[entry[0]].append(e)
         self.types = self._types(codes, edges)
+        self.corners = self._per_node("corners", None)
 
     def plan(self) -> Plan:
         polygons = [self._polygon(node) for node in range(len(self.types))]
@@ -107,16 +112,26 @@ class _Reader:
         kept = [n for n, t in enumerate(self.types) if not is_door(t) or n in doors]
         order = sorted(kept, key=lambda n: rank.get(self.types[n], 0))
         new = {old: i for i, old in enumerate(order)}
-        names = self.data.get("room_name", [""] * len(self.types))
-        if not isinstance(names, list) or len(names) != len(self.types):
-            raise FloorplanError(f"expected {len(self.types)} names", field="room_name")
+        names = self._per_node("room_name", "")
         return Plan(
-            nodes=tuple(Node(self.types[n], polygons[n], str(names[n])) for n in order),
+            nodes=tuple(self._node(n, polygons[n], str(names[n])) for n in order),
             doors=tuple((new[a], None if b is None else new[b]) for a, b in (doors[n] for n in order if n in doors)),
             frame=self.data.get("frame", RPLAN_FRAME),
             metres_per_unit=self.data.get("metres_per_unit", RPLAN_METRES_PER_UNIT),
             name=str(self.data.get("name", self.data.get("_source", ""))),
         )
+
+    def _per_node(self, key: str, default: Any) -> list[Any]:
+        values = self.data.get(key, [default] * len(self.types))
+        if not isinstance(values, list) or len(values) != len(self.types):
+            raise FloorplanError(f"expected a list of {len(self.types)}, one entry per node", field=key)
+        return values
+
+    def _node(self, node: int, polygon: np.ndarray, name: str) -> Node:
+        try:
+            return Node(self.types[node], polygon, name)
+        except FloorplanError as error:
+            raise FloorplanError(f"{self._label(node)}: {error.reason}", field="edges") from None
 
     def _warn(self, text: str) -> None:
         told = text if text.startswith(self.source) else f"{self.source}: {text}"
@@ -145,10 +160,15 @@ class _Reader:
         return f"room_type[{node}] ({self.types[node].name.lower()})"
 
     def _polygon(self, node: int) -> np.ndarray:
-        """[K,2] corners of the first closed loop of a node's edges; equal coordinates join edges exactly."""
+        """[K,2] corners of a node: all of one closed chain, else the first closed loop, as `plan_from_rplan` says;
+        equal coordinates join edges exactly."""
         unused = [self.edges[e] for e in self.owned[node]]
         if not unused:
             raise FloorplanError(f"{self._label(node)} has no edges, so no corners", field="ed_rm")
+        chain = [edge[:2] for edge in unused]
+        closed = all(edge[2:] == following for edge, following in zip(unused, chain[1:] + chain[:1], strict=True))
+        if closed and len(chain) >= 3 and (self.corners[node] == len(chain) or not _repeats(chain)):
+            return np.array(chain, dtype=np.float64)
         loops = []
         while unused:
             loops.append(self._loop(node, unused))
@@ -207,7 +227,8 @@ class _Reader:
 def plan_to_rplan(plan: Plan) -> dict[str, Any]:
     """The json object of a plan; `plan_from_rplan` gives the same plan back.
 
-    A plan's name, node names, and a frame or scale other than RPLAN's are added under keys that other readers ignore.
+    A plan's name, node names, and a frame or scale other than RPLAN's are added under keys that other readers ignore;
+    so are the corner counts where a polygon runs through the same corners twice, which reads like a loop given twice.
     """
     polygons = [node.polygon for node in plan.nodes]
     codes = [to_rplan_code(node.type) for node in plan.nodes]
@@ -229,11 +250,21 @@ def plan_to_rplan(plan: Plan) -> dict[str, Any]:
         result["name"] = plan.name
     if any(node.name for node in plan.nodes):
         result["room_name"] = [node.name for node in plan.nodes]
+    if any(_repeats([(x, y) for x, y in polygon.tolist()]) for polygon in polygons):
+        result["corners"] = [len(polygon) for polygon in polygons]
     if plan.frame != RPLAN_FRAME:
         result["frame"] = plan.frame
     if plan.metres_per_unit != RPLAN_METRES_PER_UNIT:
         result["metres_per_unit"] = plan.metres_per_unit
     return result
+
+
+def _repeats(corners: Sequence[tuple[float, float]]) -> bool:
+    """Whether corners come back to the first one after a loop of 3 or more, and then pass only through that loop's."""
+    for n in range(3, len(corners)):
+        if corners[n] == corners[0] and len(set(corners[:n])) >= 3:
+            return set(corners[n:]) == set(corners[:n])
+    return False
 
 
 def _across(plan: Plan) -> list[list[int | None]]:
@@ -295,8 +326,8 @@ def _edge(edge: Any, field: str) -> _Edge:
     if not isinstance(edge, list) or len(edge) != 6:
         raise FloorplanError(f"expected [x0, y0, x1, y1, type, type across], found {edge!r}", field=field)
     for value in edge:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise FloorplanError(f"expected six finite numbers, found {edge!r}", field=field)
+        if not is_finite_number(value):
+            raise FloorplanError(f"expected six finite numbers, found {reprlib.repr(edge)}", field=field)
     x0, y0, x1, y1 = map(float, edge[:4])
     return x0, y0, x1, y1
 

@@ -3,9 +3,14 @@
 import argparse
 import collections
 import os
+import pickle
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from trifold.common.pretrained import WeightsError, load_foreign_state_dict
 from trifold.common.weights import remove_folder, replaced_file, replaced_folder, write_json
@@ -57,7 +62,8 @@ class Payload:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (Payload(), "refused to unpickle"),
+        (Payload(), r"refused to unpickle it \(Trying to load unsupported GLOBAL \w+\.system whose .* is blocked\)$"),
+        (collections.deque(), r"refused to unpickle it \(Unsupported global: GLOBAL collections\.deque was not .*\)$"),
         ([torch.zeros(1)], "expected a dict of tensors, found list"),
         ({"lr": 0.1, "w": torch.zeros(1)}, r"entries that are no tensors: lr \(float\)"),
         ({}, "an empty dict"),
@@ -69,12 +75,41 @@ def test_pickles_that_are_no_state_dict(tmp_path, content, message):
         load_foreign_state_dict(tmp_path / "ckpt.pt")
 
 
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (pickle.dumps([1, 2]), r"a pickle of Python objects that torch.save did not write \(Unsupported operand"),
+        (b"hello world\nand more", r"text that begins 'hello world' \(KeyError"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "text that begins 'version https://git-lfs"),
+        ("<!DOCTYPE html>\n<p>caf\u00e9".encode(), "text that begins '<!DOCTYPE html>'"),
+        (bytes(range(255, 155, -1)), r"other bytes \("),
+        (b"PK", "a zip archive, cut short or damaged"),
+    ],
+)
+def test_files_that_torch_did_not_write(tmp_path, content, found):
+    (tmp_path / "ckpt.pt").write_bytes(content)
+    with pytest.raises(
+        WeightsError, match=rf"ckpt.pt: not a file of tensors .*\(weights_only\): found {found}"
+    ) as told:
+        load_foreign_state_dict(tmp_path / "ckpt.pt")
+    assert not any(word in str(told.value) for word in ("\x1b", "\n", "False", "trust", "issue"))
+
+
+@given(st.binary(max_size=64))
+def test_no_bytes_make_the_reader_trip(content):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ckpt.pt"
+        path.write_bytes(content)
+        with pytest.raises(WeightsError, match=r"ckpt\.pt: "):
+            load_foreign_state_dict(path)
+
+
 @pytest.mark.parametrize("keep", [0, 1, 40, 600])
 def test_truncated_pickles(tmp_path, keep):
     path = tmp_path / "ckpt.pt"
     torch.save(WEIGHTS, path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(WeightsError, match=r"ckpt.pt: (truncated|not a plain)"):
+    with pytest.raises(WeightsError, match=r"ckpt.pt: (truncated|not a file of tensors)"):
         load_foreign_state_dict(path)
     with pytest.raises(FileNotFoundError, match="no such checkpoint"):
         load_foreign_state_dict(tmp_path / "none.pt")

@@ -70,6 +70,7 @@ def test_nodes_and_links_by_hand():
             r"rooms\[1\]\.area: expected a positive, finite number \(m2\).*nan",
         ),
         (changed("rooms.1.area", -3), r"rooms\[1\]\.area: expected a positive.*found -3"),
+        (changed("rooms.1.area", 10**400), r"rooms\[1\]\.area: expected a positive, finite number \(m2\), found 10{3}"),
         (changed("rooms.1.area", "12"), r"rooms\[1\]\.area: expected a number \(m2\), found '12'"),
         (changed("rooms.1.area", True), r"rooms\[1\]\.area: expected a number"),
         (changed("rooms.0.size.1", 0), r"rooms\[0\]\.size\[1\]: expected a positive, finite number \(m\), found 0"),

@@ -194,10 +194,8 @@ def test_sizes_a_model_cannot_hear_are_told(model):
     with pytest.warns(FloorplanWarning, match="trained without sizes"):
         model.generate(wanted, steps=1)
     hearing = tiny_model(with_sizes=True)
-    for room, field in (
-        (RoomSpec(RoomType.LIVING, area=1e300), "area"),
-        (RoomSpec(RoomType.LIVING, size=(3.0, 18.1)), "size"),
-    ):
+    too_large = RoomSpec(RoomType.LIVING, area=1e300), RoomSpec(RoomType.LIVING, size=(3.0, 18.1))
+    for room, field in zip(too_large, ("area", "size"), strict=True):
         with pytest.raises(FloorplanError, match=rf"rooms\[0\]\.{field}: larger than the 18 m x 18 m"):
             hearing.generate(BubbleDiagram((room,), (), 0), steps=1)
     other = BubbleDiagram((RoomSpec(RoomType.LIVING, area=60.0),), (), 0)
@@ -341,8 +339,7 @@ def test_the_shipped_model_draws_the_examples():
     errors = []
     for name in ("two_bedrooms", "family_eight_rooms", "bay_corner_studio"):
         diagram = BubbleDiagram.example(name)
-        plans = model.generate(diagram, 4, steps=20)
-        for plan in plans:
+        for plan in model.generate(diagram, 4, steps=20):
             assert plan.node_types() == diagram.node_types()
             points = corners([plan])
             assert np.isfinite(points).all()

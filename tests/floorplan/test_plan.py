@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from trifold.floorplan.errors import FloorplanError
 from trifold.floorplan.files import read_json, write_whole
 from trifold.floorplan.plan import Node, Plan
+from trifold.floorplan.render import plan_to_svg, svg_to_png
 from trifold.floorplan.rooms import (
     COLOURS,
     ROOM_TYPES,
@@ -91,6 +92,8 @@ def test_equality_and_hash_are_by_value():
         ([[0, 0], [1, 0], [float("inf"), 1]], "polygon: corner 2 is not finite"),
         ([[0, 0], [1], [1, 1]], "polygon: expected"),
         ([["a", "b"]] * 3, "polygon: expected"),
+        ([[0, 0], [10**400, 0], [1, 1]], r"polygon: expected \[K, 2\] numbers"),
+        ([[0, 0], [1, 0], [1, -1e300]], r"polygon: corner 2 is beyond 1,000,000 units: \[1.0, -1e\+300\]"),
     ],
 )
 def test_polygons_that_cannot_be(polygon: list, message: str):
@@ -165,11 +168,20 @@ def test_plans_that_cannot_be(small_plan: Plan, order: tuple, doors: tuple, mess
 
 
 def test_frame_and_scale_must_be_positive(small_plan: Plan):
-    for bad in (0.0, -1.0, float("nan"), float("inf")):
+    for bad in (0.0, -1.0, float("nan"), float("inf"), 1e300, 10**400, "abc", None, True, [256]):
         with pytest.raises(FloorplanError, match="frame: expected a positive"):
-            Plan(small_plan.nodes, small_plan.doors, frame=bad)
+            Plan(small_plan.nodes, small_plan.doors, frame=bad)  # type: ignore[arg-type]
         with pytest.raises(FloorplanError, match="metres_per_unit: expected a positive"):
-            Plan(small_plan.nodes, small_plan.doors, metres_per_unit=bad)
+            Plan(small_plan.nodes, small_plan.doors, metres_per_unit=bad)  # type: ignore[arg-type]
+    plan = Plan(small_plan.nodes, small_plan.doors, frame=np.float32(300), metres_per_unit=1)  # type: ignore[arg-type]
+    assert json.dumps([plan.frame, plan.metres_per_unit]) == "[300.0, 1.0]"
+
+
+def test_the_largest_plan_still_draws():
+    for unit in (1e-300, 1e6):
+        plan = Plan((Node(RoomType.LIVING, rectangle(-1e6, -1e6, 1e6, 1e6), "all"),), (), 1e6, unit)
+        assert svg_to_png(plan_to_svg(plan), 40).startswith(b"\x89PNG")
+        assert (plan.diagram().rooms[0].area is None) == (unit < 1)
 
 
 @given(st.floats(0.25, 4.0), st.integers(0, 3), st.booleans())
@@ -203,6 +215,16 @@ def test_save_refuses_what_it_cannot_write(small_plan: Plan, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["folder.json"], "a failed save leaves nothing behind"
 
 
+@pytest.mark.parametrize("suffix", ["svg", "png"])
+def test_half_a_surrogate_pair_in_a_name_is_told_with_the_file(small_plan: Plan, tmp_path, suffix: str):
+    room = Node(RoomType.LIVING, small_plan.nodes[0].polygon, json.loads('"bad \\ud800"'))
+    with pytest.raises(FloorplanError, match=rf"plan\.{suffix}: cannot write: no valid text at .*bad \\ud800"):
+        Plan((room,), ()).save(tmp_path / f"plan.{suffix}")
+    with pytest.raises(FloorplanError, match=r"diagram\.json: cannot write: no valid text"):
+        Plan((room,), ()).diagram().save(tmp_path / "diagram.json")
+    assert not list(tmp_path.iterdir())
+
+
 def test_written_files_have_ordinary_permissions(tmp_path):
     write_whole(tmp_path / "a.txt", "text")
     (tmp_path / "b.txt").write_text("text")
@@ -217,6 +239,7 @@ def test_written_files_have_ordinary_permissions(tmp_path):
         (b"", "line 1 column 1.*cut off"),
         (b"\xff\xfe{}", "not UTF-8"),
         (b"\x1f\x8b\x08\x00broken", "broken gzip data"),
+        (b"[1, -" + b"7" * 4301 + b"]", "a whole number of more than 4300 digits"),
         (b"[" * 100_000, "nested too deeply"),
     ],
 )

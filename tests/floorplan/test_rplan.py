@@ -148,6 +148,16 @@ def test_doors_that_do_not_open():
         (
             "edges",
             3,
+            [60, 10, 10, 10**400, 1, 0],
+            r"edges\[3\]: expected six finite numbers, found \[60, 10, 10, 10{3}",
+        ),
+        ("frame", None, "abc", "frame: expected a positive, finite number up to 1,000,000, found 'abc'"),
+        ("metres_per_unit", None, 0, "metres_per_unit: expected a positive, finite number"),
+        ("room_name", None, ["a"], "room_name: expected a list of 4, one entry per node"),
+        ("corners", None, 4, "corners: expected a list of 4, one entry per node"),
+        (
+            "edges",
+            3,
             [60, 10, 11, 10, 1, 0],
             r"edges: room_type\[0\] \(living\): the loop does not close.*\[11.0, ",
         ),
@@ -166,6 +176,15 @@ def test_faults_are_named(key: str, index: int | None, value: object, message: s
         data[key][index] = value
     with pytest.raises(FloorplanError, match=f"^house: {message}"):
         plan_from_rplan(data, "house")
+
+
+def test_coordinates_beyond_any_plan_name_the_room():
+    data = two_rooms()
+    data["edges"][4:8] = edge_rows((64, 10), (64, 1e300), (90, 1e300), (90, 10), kind=3)
+    with pytest.raises(FloorplanError, match=r"^house: edges: room_type\[1\] \(bedroom\): corner 1 is beyond"):
+        plan_from_rplan(data, "house")
+    with pytest.raises(FloorplanError, match=r"^house: metres_per_unit: expected a positive.*found None"):
+        plan_from_rplan({**two_rooms(), "metres_per_unit": None}, "house")
 
 
 def test_a_room_without_corners_and_missing_keys():
@@ -213,6 +232,9 @@ def test_saved_plans_come_back(small_plan: Plan, tmp_path: Path):
 
 coordinates = st.floats(-1000, 1000, allow_subnormal=False) | st.integers(0, 255).map(float)
 polygons = st.lists(st.tuples(coordinates, coordinates), min_size=3, max_size=9, unique=True)
+# What a model draws: rooms that touch themselves, pass through all corners twice, or collapse to a line or point.
+spots = st.sampled_from([(0.0, 0.0), (0.0, 5.0), (5.0, 5.0), (0.1, 1e6)])
+polygons |= st.lists(spots, min_size=3, max_size=8) | st.lists(spots, min_size=3, max_size=4).map(lambda c: c * 2)
 
 
 @st.composite
@@ -264,10 +286,23 @@ def test_a_room_with_more_doors_than_edges_is_told():
     assert plan_from_rplan(data).doors == pairs
 
 
-def test_repeated_corners_survive():
-    corners = np.array([[0, 0], [0, 0], [0, 5], [0, 5], [5, 5], [5, 0], [0, 0]], dtype=np.float64)
-    plan = Plan((Node(RoomType.LIVING, corners),), ())
-    assert plan_from_rplan(plan_to_rplan(plan)) == plan
+@pytest.mark.parametrize(
+    "path", ["aabbcda", "aaa", "aba", "abab", "abcadea", "abcabc", "abcacb", "aabcaabc", "abcaabc"]
+)
+def test_polygons_a_model_may_draw_come_back_whole(path: str):
+    spots = {"a": (0, 0), "b": (0, 5), "c": (5, 5), "d": (5, 0), "e": (2, 9)}
+    polygon = np.array([spots[corner] for corner in path], dtype=np.float64)
+    plan = Plan((Node(RoomType.LIVING, polygon), Node(RoomType.FRONT_DOOR, polygon)), ((0, None),))
+    data = plan_to_rplan(plan)
+    assert plan_from_rplan(data) == plan
+    assert ("corners" in data) == (path in ("abcabc", "abcacb", "aabcaabc", "abcaabc"))
+
+
+def test_a_loop_given_twice_by_another_program_is_read_once():
+    data = two_rooms()
+    data["edges"][12:12], data["ed_rm"][12:12] = data["edges"][8:12], data["ed_rm"][8:12]
+    with pytest.warns(FloorplanWarning, match=r"room_type\[2\] \(interior_door\) gives the same loop 2 times"):
+        assert plan_from_rplan(data) == plan_from_rplan(two_rooms())
 
 
 def test_real_rplan_plans_load_and_round_trip(floorplan_data):
