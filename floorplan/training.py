@@ -63,7 +63,7 @@ def procedural_small() -> FloorplanTraining:
     return FloorplanTraining(
         output_dir=Path("runs/floorplan-procedural"),
         train_batch_size=64,
-        max_train_steps=7_200,
+        max_train_steps=6_500,
         learning_rate=1e-3,
         lr_scheduler="cosine",
         lr_warmup_steps=300,
