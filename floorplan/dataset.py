@@ -170,7 +170,7 @@ def corner_key(node_type: int, degree: int) -> str:
     return f"{int(node_type)}:{min(degree, 6)}"
 
 
-def count_corners(plans: Sequence[Plan], *, keep: int = 200) -> dict[str, list[int]]:
+def count_corners(plans: Sequence[Plan], *, keep: int = 100) -> dict[str, list[int]]:
     """Corner counts seen per (type, number of doors), and per type alone, to draw from when a user names none.
 
     Returns:

@@ -14,7 +14,7 @@ import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
 
-from ..common.diffusion import OnStep, Sampler, Step, ancestral, ddim, from_diffusers, scheduler_for, uniform_times
+from ..common.diffusion import OnStep, Sampler, Step, ancestral, ddim, from_diffusers, scheduler_for
 from ..common.nn import bits_to_coords, quantised_bits
 from ..common.pretrained import PretrainedModel
 from .dataset import PlanBatch, draw_corners
@@ -22,10 +22,10 @@ from .diagram import BubbleDiagram
 from .errors import FloorplanError, FloorplanWarning
 from .network import HouseNet, HouseNetConfig
 from .plan import RPLAN_FRAME, Node, Plan
-from .process import HouseDenoiser, HouseLoss, house_losses, house_path
+from .process import HouseDenoiser, HouseLoss, few_step_times, house_losses, house_path
 from .tokens import PlanCondition, PlanSpec, pack
 
-SamplerName = Literal["ddpm", "ddim", "dpmsolver++"]
+SamplerName = Literal["ddpm", "ddpm-large", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class HouseDiffusion(PretrainedModel):
         requests: Sequence[PlanRequest],
         *,
         steps: int = 20,
-        sampler: SamplerName | Sampler = "ddim",
+        sampler: SamplerName | Sampler = "ddpm",
         discrete: bool = True,
         on_step: OnStep | None = None,
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
@@ -170,7 +170,7 @@ class HouseDiffusion(PretrainedModel):
         noise = PlanNoise([r.seed for r in requests], cond.plan_lens)
         x = torch.empty(1, sum(cond.plan_lens), self.config.channels, device=self.device)
         run = sampler_named(sampler, self) if isinstance(sampler, str) else sampler
-        denoiser, times = self.denoiser(discrete=discrete), uniform_times(self.path, steps)
+        denoiser, times = self.denoiser(discrete=discrete), few_step_times(self.path, steps)
         was_training = self.training
         self.eval()
         try:
@@ -206,7 +206,7 @@ class HouseDiffusion(PretrainedModel):
         num_plans: int = 1,
         *,
         steps: int = 20,
-        sampler: SamplerName | Sampler = "ddim",
+        sampler: SamplerName | Sampler = "ddpm",
         seed: int = 0,
         discrete: bool = True,
         batch_tokens: int = 8192,
@@ -218,8 +218,8 @@ class HouseDiffusion(PretrainedModel):
             diagram: what to draw. For several, plans come back diagram after diagram.
             num_plans: plans per diagram.
             steps: denoising steps, 1 to 1000.
-            sampler: "ddpm" (ancestral, fixed large variance, as published), "ddim", "dpmsolver++" (2M), or any
-                sampler of the core.
+            sampler: "ddpm" (ancestral, posterior variance), "ddpm-large" (the published variance; give it 1000 steps),
+                "ddim", "dpmsolver++" or "sde-dpmsolver++" (2M), or any sampler of the core.
             seed: plan i of a diagram uses seed + i, whatever the batch.
             discrete: decode corners from bits at low noise.
             batch_tokens: corners denoised at once; bounds the memory.
@@ -242,7 +242,7 @@ class HouseDiffusion(PretrainedModel):
         requests: Sequence[PlanRequest],
         *,
         steps: int = 20,
-        sampler: SamplerName | Sampler = "ddim",
+        sampler: SamplerName | Sampler = "ddpm",
         discrete: bool = True,
         batch_tokens: int = 8192,
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
@@ -258,7 +258,7 @@ class HouseDiffusion(PretrainedModel):
         diagram: BubbleDiagram,
         *,
         steps: int = 50,
-        sampler: SamplerName | Sampler = "ddim",
+        sampler: SamplerName | Sampler = "ddpm",
         seed: int = 0,
         discrete: bool = True,
     ) -> list[Plan]:
@@ -292,9 +292,11 @@ def batches(requests: Sequence[PlanRequest], batch_tokens: int) -> list[list[Pla
 def sampler_named(name: str, model: HouseDiffusion) -> Sampler:
     """The samplers a user can name."""
     if name == "ddpm":
+        return ancestral
+    if name == "ddpm-large":
         return partial(ancestral, variance="fixed_large")
     if name == "ddim":
         return ddim
-    if name == "dpmsolver++":
-        return from_diffusers(scheduler_for(model.path, DPMSolverMultistepScheduler, algorithm_type="dpmsolver++"))
+    if name in ("dpmsolver++", "sde-dpmsolver++"):
+        return from_diffusers(scheduler_for(model.path, DPMSolverMultistepScheduler, algorithm_type=name))
     raise ValueError(f"sampler: expected one of {', '.join(get_args(SamplerName))}, found {name!r}")

@@ -22,6 +22,17 @@ def house_path(num_steps: int = 1000) -> DiscretePath:
     return cosine_path(num_steps, offset=0.0, max_beta=0.999)
 
 
+def few_step_times(path: DiscretePath, num_steps: int, power: float = 1.5) -> list[int]:
+    """Original times T-1 .. (then -1, clean) that fall as (1 - i/n)^power: dense near the data, where walls align.
+
+    Distinct for every n up to T; n = T gives every step. Unlike an even grid it does not end with one long step from
+    t = 52 to 0, over which multistep solvers extrapolate far.
+    """
+    top = path.t_max
+    times = [max(round(top * (1 - i / num_steps) ** power), num_steps - 1 - i) for i in range(num_steps)]
+    return [*times, path.t_clean]
+
+
 @dataclass(frozen=True)
 class HouseLoss:
     """Means over each plan's own corners [P]; `discrete` is NaN for the plans whose bits were not asked for.

@@ -22,7 +22,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, default=Path("demo"))
     parser.add_argument("--num-plans", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     args = parser.parse_args()
     start = time.perf_counter()

@@ -20,7 +20,9 @@ def model() -> HouseDiffusion:
 @pytest.fixture
 def batch():
     plans = ProceduralPlans()
-    return collate([sample_from_plan(plans[i], None, np.random.default_rng(i)) for i in range(16)], index_encoding="sincos")
+    return collate(
+        [sample_from_plan(plans[i], None, np.random.default_rng(i)) for i in range(16)], index_encoding="sincos"
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
