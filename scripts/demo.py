@@ -34,6 +34,7 @@ def main() -> None:
         print(f"{name}: {len(plans)} plans")
         sections.append((name.replace("_", " "), caption, plans, diagram))
         everything += plans
+        (args.output_dir / name).mkdir(parents=True, exist_ok=True)
         for i, plan in enumerate(plans):
             plan.save(args.output_dir / name / f"plan-{i}.svg")
             plan.save(args.output_dir / name / f"plan-{i}.json")
