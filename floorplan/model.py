@@ -170,7 +170,8 @@ class HouseDiffusion(PretrainedModel):
         noise = PlanNoise([r.seed for r in requests], cond.plan_lens)
         x = torch.empty(1, sum(cond.plan_lens), self.config.channels, device=self.device)
         run = sampler_named(sampler, self) if isinstance(sampler, str) else sampler
-        denoiser, times = self.denoiser(discrete=discrete), few_step_times(self.path, steps)
+        denoiser = self.denoiser(discrete=discrete)
+        times = few_step_times(self.path, steps, discrete_below=denoiser.discrete_below)
         was_training = self.training
         self.eval()
         try:

@@ -22,14 +22,17 @@ def house_path(num_steps: int = 1000) -> DiscretePath:
     return cosine_path(num_steps, offset=0.0, max_beta=0.999)
 
 
-def few_step_times(path: DiscretePath, num_steps: int, power: float = 1.5) -> list[int]:
+def few_step_times(path: DiscretePath, num_steps: int, *, power: float = 1.5, discrete_below: int = 0) -> list[int]:
     """Original times T-1 .. (then -1, clean) that fall as (1 - i/n)^power: dense near the data, where walls align.
 
     Distinct for every n up to T; n = T gives every step. Unlike an even grid it does not end with one long step from
-    t = 52 to 0, over which multistep solvers extrapolate far.
+    t = 52 to 0, over which multistep solvers extrapolate far. With `discrete_below` the last of two or more times
+    lies below it, so that bits are decoded however few the steps.
     """
     top = path.t_max
     times = [max(round(top * (1 - i / num_steps) ** power), num_steps - 1 - i) for i in range(num_steps)]
+    if discrete_below > 0 and num_steps > 1:
+        times[-1] = min(times[-1], discrete_below - 1)
     return [*times, path.t_clean]
 
 

@@ -65,7 +65,9 @@ def test_rows_counts_and_ground_truth(plans, report):
 def test_scores_are_those_of_the_plans_drawn_with_the_stated_seeds(plans, report):
     wanted = [asked_of(plan, sizes=False) for plan in plans]
     model = tiny_model()
-    drawn = [model.generate(wanted[i], steps=2, seed=seed * 3 + i)[0] for seed in (0, 1) for i in range(3)]
+    drawn = [
+        model.generate(wanted[i], steps=2, sampler="ddim", seed=seed * 3 + i)[0] for seed in (0, 1) for i in range(3)
+    ]
     assert report.scores["ddim, 2 steps"] == evaluate_plans(drawn, wanted * 2)
 
 
