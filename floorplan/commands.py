@@ -15,10 +15,10 @@ from tqdm import tqdm
 from .diagram import BubbleDiagram, example_names
 from .errors import FloorplanError
 from .files import write_whole
+from .model import SamplerName
 from .plan import Plan
 
 Device = Literal["auto", "cpu", "cuda"]
-SamplerName = Literal["ddpm", "ddpm-large", "ddim", "dpmsolver++", "sde-dpmsolver++"]
 
 
 def generate(

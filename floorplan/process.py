@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..common.diffusion import Denoiser, DiscretePath, Prediction3, cosine_path, expand, target
+from ..common.diffusion import Denoiser, DiscretePath, Prediction3, cosine_path, expand, target, to_eps
 from ..common.nn import bits_to_coords, quantised_bits
 from .dataset import PlanBatch
 from .network import HouseNet
@@ -84,7 +84,7 @@ def house_losses(
         tokens, part = cond.subset(low)
         a, s = alpha[:, tokens], sigma[:, tokens]
         x_low, out_low = x_t[:, tokens].float(), out[:, tokens]
-        eps = predicted_noise(net.config.prediction, out_low, x_low, a.float(), s.float())
+        eps = to_eps(net.config.prediction, out_low, x_low, a.float(), s.float())
         logits = net.bits(x_low, eps, a, s, part)
         error = (quantised_bits(batch.x0[:, tokens], wrap=net.config.wrap_bits) - logits).to(continuous.dtype) ** 2
         discrete = discrete.index_put((torch.tensor(low, device=t.device),), part.plan_mean(error))
@@ -92,15 +92,6 @@ def house_losses(
         # Distributed training waits for a gradient of every parameter, also in a batch without nearly clean plans.
         continuous = continuous + 0.0 * sum(p.sum() for p in net.bit_parameters())
     return HouseLoss(continuous, discrete)
-
-
-def predicted_noise(prediction: str, out: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-    """The noise that a prediction means: eps itself, or from x0 or v by x_t = alpha x0 + sigma eps."""
-    if prediction == "eps":
-        return out
-    if prediction == "v":  # v = alpha eps - sigma x0, alpha^2 + sigma^2 = 1
-        return alpha * out + sigma * x_t
-    return (x_t - alpha * out) / sigma
 
 
 class HouseDenoiser(Denoiser):
@@ -124,7 +115,7 @@ class HouseDenoiser(Denoiser):
             return guess
         x = x_t.float()
         alpha, sigma = (expand(f(t), x.double()) for f in (self.path.alpha, self.path.sigma))
-        eps = predicted_noise(self.house.config.prediction, guess.raw, x, alpha.float(), sigma.float())
+        eps = to_eps(self.house.config.prediction, guess.raw, x, alpha.float(), sigma.float())
         x0 = bits_to_coords(self.house.bits(x, eps, alpha, sigma, cond)).to(guess.x0)
         eps = ((x_t - alpha * x0) / sigma).to(guess.eps)
         return Prediction3(x0=x0, eps=eps, variance=guess.variance, raw=guess.raw)

@@ -8,7 +8,7 @@ from trifold.common.train import EMA
 from trifold.floorplan.checkpoint import convert_state_dict, rename_keys
 from trifold.floorplan.dataset import PlanBatch
 from trifold.floorplan.network import HouseNet
-from trifold.floorplan.process import HouseLoss, house_losses, house_path, predicted_noise
+from trifold.floorplan.process import HouseLoss, house_losses, house_path
 
 from . import golden
 
@@ -220,11 +220,3 @@ def test_renaming_is_a_bijection_onto_our_parameters():
         assert sorted(rename_keys(original).values()) == sorted(net.state_dict())
         for theirs, ours in rename_keys(original).items():
             assert torch.equal(convert_state_dict(original)[ours], original[theirs])
-
-
-@pytest.mark.parametrize("prediction", ["eps", "x0", "v"])
-def test_predicted_noise_inverts_the_process(prediction):
-    x0, eps = torch.randn(2, 1, 5, 2, dtype=torch.float64)
-    alpha, sigma = path().alpha(300), path().sigma(300)
-    out = {"eps": eps, "x0": x0, "v": alpha * eps - sigma * x0}[prediction]
-    torch.testing.assert_close(predicted_noise(prediction, out, alpha * x0 + sigma * eps, alpha, sigma), eps)
