@@ -161,7 +161,7 @@ def run_training(config: FloorplanTraining) -> TrainResult:
 
 
 def validate(model: nn.Module, step: int) -> dict[str, Any]:
-    """Graph errors of 16 plans drawn for held-out diagrams in 20 DDIM steps, and a picture of them."""
+    """Graph errors of 16 plans drawn for held-out diagrams in 20 steps, and a picture of them."""
     assert isinstance(model, HouseDiffusion)
     plans = held_out_plans("procedural", 16)
     wanted = [asked_of(plan, sizes=False) for plan in plans]
