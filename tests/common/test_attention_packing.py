@@ -197,7 +197,7 @@ def test_cuda12_runtime_is_taken_from_its_package_else_from_the_loader(monkeypat
 
 
 def test_xformers_mask_is_ours() -> None:
-    bias = pytest.importorskip("xformers.ops.fmha.attn_bias", reason="xformers has wheels for 64-bit x86 Linux and Windows only")
+    bias = pytest.importorskip("xformers.ops.fmha.attn_bias", reason="xformers has no wheel for this platform")
     for layout, _ in CASES.values():
         pack = plan_module.plan_of(layout).exact
         if not len(pack.q_lens):
