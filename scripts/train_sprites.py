@@ -1,0 +1,112 @@
+"""Makes the model that the video head ships with, in four stages; each goes on where it was stopped.
+
+    python scripts/train_sprites.py autoencoder
+    python scripts/train_sprites.py classifier
+    python scripts/train_sprites.py text-to-image
+    python scripts/train_sprites.py evaluate --json figures.json
+
+On several processes: `accelerate launch scripts/train_sprites.py text-to-image`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from accelerate import PartialState
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from PIL import Image
+from tqdm import tqdm
+from tyro.conf import OmitArgPrefixes
+
+from trifold.video.sprites import autoencoder as vae
+from trifold.video.sprites import classifier as reader
+from trifold.video.sprites import text_to_image as t2i
+from trifold.video.sprites.evaluation import evaluate_base, held_out_scenes
+from trifold.video.sprites.words import caption
+from trifold.video.text_to_image import TextToImage
+
+
+def autoencoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = vae.autoencoder_training()) -> None:
+    """The autoencoder, to OUTPUT_DIR/model."""
+    model, result = vae.train_autoencoder(_resuming(config))
+    if not result.interrupted and PartialState().is_main_process:
+        model.save_pretrained(config.output_dir / "model")
+        print(f"held-out PSNR: {vae.reconstruction_psnr(model):.2f} dB")
+
+
+def classifier(config: OmitArgPrefixes[reader.ClassifierTraining] = reader.classifier_training()) -> None:
+    """The attribute classifier, to OUTPUT_DIR/model."""
+    model, result = reader.train_classifier(_resuming(config))
+    if not result.interrupted and PartialState().is_main_process:
+        model.save_pretrained(config.output_dir / "model", half=True)
+        print("held-out accuracy:", reader.classifier_accuracy(model))
+
+
+def text_to_image(config: OmitArgPrefixes[t2i.TextToImageTraining] = t2i.text_to_image_training()) -> None:
+    """The text model and the UNet; then the whole Stable Diffusion folder, to OUTPUT_DIR/model."""
+    coder = AutoencoderKL.from_pretrained(config.autoencoder).eval()
+    text_model, unet, result = t2i.train_text_to_image(_resuming(config), coder)
+    if not result.interrupted and PartialState().is_main_process:
+        t2i.save_stable_diffusion_folder(config.output_dir / "model", coder, text_model, t2i.build_tokenizer(), unet)
+
+
+def evaluate(
+    model: str = "sprites",
+    classifier: str = "sprites",
+    *,
+    num_captions: int = 500,
+    steps: int = 20,
+    guidance_scale: float = 3.0,
+    json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
+    sheet: Path | None = None,
+) -> None:
+    """The held-out figures of a base model: PSNR, and attribute accuracy of its pictures.
+
+    Args:
+        model: packaged name or Stable Diffusion folder.
+        classifier: packaged name or folder of the attribute classifier.
+        num_captions: captions whose combinations were kept out of training.
+        steps: denoising steps.
+        guidance_scale: classifier-free guidance.
+        json_file: write the figures here.
+        sheet: write the first 60 pictures here as one PNG.
+    """
+    figures, drawn = evaluate_base(
+        TextToImage.load(model),
+        reader.AttributeClassifier.from_pretrained(classifier).eval(),
+        num_captions=num_captions,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        progress=lambda batches: tqdm(batches, desc="drawing", unit="batch"),
+    )
+    print(figures.table())
+    if json_file:
+        json_file.write_text(json.dumps(dataclasses.asdict(figures), indent=2) + "\n")
+    if sheet:
+        first = drawn[:60]
+        rows = [first[i : i + 10] for i in range(0, len(first) // 10 * 10, 10)]
+        height, width = first.shape[1:3]
+        picture = Image.new("RGB", (10 * width, len(rows) * height))
+        for i, row in enumerate(rows):
+            for j, cell in enumerate(row):
+                picture.paste(Image.fromarray(cell), (j * width, i * height))
+        picture.save(sheet)
+        print("\n".join(caption(scene) for scene in held_out_scenes(len(first))))
+
+
+def _resuming(config: Any) -> Any:
+    return dataclasses.replace(config, resume_from_checkpoint=config.resume_from_checkpoint or "latest")
+
+
+if __name__ == "__main__":
+    STAGES = {
+        "autoencoder": autoencoder,
+        "classifier": classifier,
+        "text-to-image": text_to_image,
+        "evaluate": evaluate,
+    }
+    tyro.extras.subcommand_cli_from_dict(STAGES, description=__doc__)

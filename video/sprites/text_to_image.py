@@ -1,0 +1,220 @@
+"""The text-to-image model of the sprites world: a small CLIP text model and a small Stable Diffusion UNet, together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ...common.diffusion import Denoiser, DenoisingLoss
+from ...common.train import SampleNoise, TrainConfig, TrainResult, train
+from ..schedule import Schedule
+from .autoencoder import plain_attention
+from .pictures import SpritePictures, as_signal
+from .tokenizer import MAX_TOKENS, build_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel, CLIPTokenizer
+
+WIDTH = 128  # of the text states
+VARIANTS = 4  # captions per picture
+
+
+@dataclass(frozen=True)
+class TextToImageTraining(TrainConfig):
+    """One training run of the text model and the UNet."""
+
+    autoencoder: Path = Path("runs/sprites/autoencoder/model")
+    """Folder of the trained autoencoder."""
+    num_pictures: int = 48_000
+    """Pictures in the training set; all are encoded before the first step."""
+    drop_caption: float = 0.1
+    """Share of samples trained on the empty caption, for classifier-free guidance (Ho & Salimans 2022)."""
+
+
+def text_to_image_training() -> TextToImageTraining:
+    """The shipped text-to-image model."""
+    return TextToImageTraining(
+        output_dir=Path("runs/sprites/text-to-image"),
+        train_batch_size=32,
+        max_train_steps=7_000,
+        learning_rate=1e-3,
+        lr_scheduler="cosine",
+        lr_warmup_steps=200,
+        lr_end=2e-5,
+        adam_beta2=0.99,
+        mixed_precision="bf16",
+        compile=True,
+        use_ema=True,
+        ema_decay=0.999,
+    )
+
+
+# The schedule of Stable Diffusion (Rombach et al. 2022) with the v target (Salimans & Ho 2022).
+SCHEDULER: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+}
+
+
+def build_unet(latent_size: int = 16) -> UNet2DConditionModel:
+    """5.4 million parameters in the block layout of Stable Diffusion."""
+    return UNet2DConditionModel(
+        sample_size=latent_size,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=(64, 96, 96, 96),
+        layers_per_block=1,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=2,  # diffusers' name for the number of heads
+        norm_num_groups=16,
+    )
+
+
+def build_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    """A CLIP text model (Radford et al. 2021) of three layers, fit for the tokenizer."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=WIDTH,
+            intermediate_size=4 * WIDTH,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            max_position_embeddings=MAX_TOKENS,
+            projection_dim=WIDTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+class TextAndUNet(nn.Module):
+    """Both nets as one: (noisy latents, timesteps, tokens) -> the UNet's output."""
+
+    def __init__(self, text_model: CLIPTextModel, unet: UNet2DConditionModel):
+        super().__init__()
+        self.text_model = text_model
+        self.unet = unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        plain_attention(unet)
+
+    def forward(self, latents: Tensor, t: Tensor, tokens: Tensor) -> Tensor:
+        """latents [B, 4, h, w], t [B], tokens [B, L] -> [B, 4, h, w]."""
+        states = self.text_model(input_ids=tokens).last_hidden_state
+        return self.unet(latents, t, encoder_hidden_states=states).sample
+
+
+class EncodedPictures:
+    """Latent distributions and tokens of training pictures. Item i: mean, std float16 [4, h, w], tokens [32].
+
+    Item i and item i + num_pictures are one picture with two captions; there are `VARIANTS` of each.
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor, tokens: Tensor):
+        self.mean, self.std, self.tokens = mean, std, tokens
+
+    @classmethod
+    def encode(cls, autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer, num_pictures: int) -> EncodedPictures:
+        """Render, encode and tokenise; a minute per five thousand pictures on one CPU core."""
+        pictures, scale = SpritePictures(num_pictures), float(autoencoder.config["scaling_factor"])
+        means, stds, tokens = [], [], []
+        device = next(autoencoder.parameters()).device
+        for start in tqdm(range(0, num_pictures, 64), desc="encoding", unit_scale=64, unit="picture"):
+            rows = range(start, min(start + 64, num_pictures))
+            pixels = as_signal(torch.stack([pictures[i]["pixels"] for i in rows])).to(device)
+            with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+                posterior = autoencoder.encode(pixels).latent_dist
+            means.append((scale * posterior.mean.float()).half().cpu())
+            stds.append((scale * posterior.std.float()).half().cpu())
+            captions = [pictures.caption(i, variant) for i in rows for variant in range(VARIANTS)]
+            tokens.append(tokenise(tokenizer, captions).short().unflatten(0, (len(rows), VARIANTS)))
+        return cls(torch.cat(means), torch.cat(stds), torch.cat(tokens))
+
+    def __len__(self) -> int:
+        return len(self.mean) * VARIANTS
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        variant, row = divmod(index, len(self.mean))
+        return {"mean": self.mean[row], "std": self.std[row], "tokens": self.tokens[row, variant]}
+
+
+def tokenise(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
+    """[n, 32] long, padded to the tokenizer's length."""
+    return tokenizer(captions, padding="max_length", max_length=MAX_TOKENS, return_tensors="pt").input_ids
+
+
+class TextToImageLoss:
+    """Mean squared error of v, at one uniform time per picture. Call: (model, batch, noise) -> (loss, metrics)."""
+
+    def __init__(self, schedule: Schedule, empty: Tensor, drop_caption: float):
+        self.schedule, self.empty, self.drop_caption = schedule, empty, drop_caption
+
+    def __call__(
+        self, model: nn.Module, batch: dict[str, Tensor], noise: SampleNoise
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        x0 = batch["mean"].float()
+        x0 = x0 + batch["std"].float() * noise.randn_like(x0)
+        t, eps = noise.randint(0, self.schedule.path.num_steps), noise.randn_like(x0)
+        dropped = (noise.rand() < self.drop_caption)[:, None]
+        tokens = torch.where(dropped, self.empty.to(x0.device), batch["tokens"].long())
+        denoiser = Denoiser(model, self.schedule.path, self.schedule.prediction)
+        return DenoisingLoss()(denoiser, x0, eps, t, tokens).total, {}
+
+
+def train_text_to_image(
+    config: TextToImageTraining, autoencoder: AutoencoderKL
+) -> tuple[CLIPTextModel, UNet2DConditionModel, TrainResult]:
+    """Train both nets on latents of `autoencoder`; they come back with averaged weights."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(config.seed)
+    text_model, unet = build_text_model(tokenizer), build_unet()
+    empty = tokenise(tokenizer, [""])[0]
+    data = EncodedPictures.encode(autoencoder, tokenizer, config.num_pictures)
+    loss = TextToImageLoss(Schedule.from_config(SCHEDULER, "SCHEDULER"), empty, config.drop_caption)
+    result = train(config, TextAndUNet(text_model, unet), loss, data)
+    if result.ema is not None:
+        result.ema.copy_to(result.model)
+    return text_model.eval(), unet.eval(), result
+
+
+def save_stable_diffusion_folder(
+    folder: Path,
+    autoencoder: AutoencoderKL,
+    text_model: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+) -> None:
+    """Write an ordinary diffusers Stable Diffusion folder in half precision, whole or not at all."""
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    from ...common.weights import replaced_folder
+
+    pipeline = StableDiffusionPipeline(
+        vae=autoencoder,
+        text_encoder=text_model,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=DDIMScheduler(**SCHEDULER),
+        safety_checker=None,  # type: ignore[arg-type]
+        feature_extractor=None,  # type: ignore[arg-type]
+        requires_safety_checker=False,
+    )
+    with replaced_folder(folder) as temporary:
+        pipeline.to(torch.float16).save_pretrained(temporary)  # type: ignore[union-attr]
