@@ -11,6 +11,7 @@ USAGE = """usage: trifold COMMAND ...
 
 commands:
   floorplan  train | generate | evaluate | convert | render
+  video      tune | edit | invert | evaluate | convert | info
   doctor     what hardware is here, and which attention kernels run on it
 
 options:
@@ -44,6 +45,10 @@ def dispatch(words: Sequence[str]) -> int:
     """Import the command that is named, and only that, and run it."""
     if words[0] == "floorplan":
         from ..floorplan.commands import run
+
+        run(words[1:])
+    elif words[0] == "video":
+        from ..video.commands import run
 
         run(words[1:])
     elif words[0] == "doctor":

@@ -20,17 +20,20 @@ from accelerate import PartialState
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from tqdm import tqdm
-from tyro.conf import OmitArgPrefixes
-
 from trifold.video.sprites import autoencoder as vae
 from trifold.video.sprites import classifier as reader
 from trifold.video.sprites import text_to_image as t2i
 from trifold.video.sprites.evaluation import evaluate_base, held_out_scenes
 from trifold.video.sprites.words import caption
 from trifold.video.text_to_image import TextToImage
+from tyro.conf import OmitArgPrefixes
+
+AUTOENCODER = vae.autoencoder_training()
+CLASSIFIER = reader.classifier_training()
+TEXT_TO_IMAGE = t2i.text_to_image_training()
 
 
-def autoencoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = vae.autoencoder_training()) -> None:
+def autoencoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = AUTOENCODER) -> None:
     """The autoencoder, to OUTPUT_DIR/model."""
     model, result = vae.train_autoencoder(_resuming(config))
     if not result.interrupted and PartialState().is_main_process:
@@ -38,7 +41,7 @@ def autoencoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = vae.autoencod
         print(f"held-out PSNR: {vae.reconstruction_psnr(model):.2f} dB")
 
 
-def classifier(config: OmitArgPrefixes[reader.ClassifierTraining] = reader.classifier_training()) -> None:
+def classifier(config: OmitArgPrefixes[reader.ClassifierTraining] = CLASSIFIER) -> None:
     """The attribute classifier, to OUTPUT_DIR/model."""
     model, result = reader.train_classifier(_resuming(config))
     if not result.interrupted and PartialState().is_main_process:
@@ -46,7 +49,7 @@ def classifier(config: OmitArgPrefixes[reader.ClassifierTraining] = reader.class
         print("held-out accuracy:", reader.classifier_accuracy(model))
 
 
-def text_to_image(config: OmitArgPrefixes[t2i.TextToImageTraining] = t2i.text_to_image_training()) -> None:
+def text_to_image(config: OmitArgPrefixes[t2i.TextToImageTraining] = TEXT_TO_IMAGE) -> None:
     """The text model and the UNet; then the whole Stable Diffusion folder, to OUTPUT_DIR/model."""
     coder = AutoencoderKL.from_pretrained(config.autoencoder).eval()
     text_model, unet, result = t2i.train_text_to_image(_resuming(config), coder)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..weights import (
     WeightsError,
@@ -101,11 +101,18 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
     total_limit: int | None,
+    *,
+    frozen: bool = True,
 ) -> Path:
-    """Write `checkpoint-{step}` atomically, then delete the oldest ones beyond `total_limit`."""
+    """Write `checkpoint-{step}` atomically, then delete the oldest ones beyond `total_limit`.
+
+    `frozen` False leaves out the parameters that are not trained.
+    """
     folder = output_dir / f"checkpoint-{state.step}"
     with replaced_folder(folder) as temporary:
-        write_tensors(temporary / "model.safetensors", module_tensors(model))
+        left_out = {} if frozen else _frozen(model)
+        tensors = {name: tensor for name, tensor in module_tensors(model).items() if name not in left_out}
+        write_tensors(temporary / "model.safetensors", tensors)
         if ema is not None:
             write_tensors(temporary / "ema.safetensors", ema.shadow)
         progress = {"optimizer": optimizer.state_dict(), "scaler": scaler.state_dict() if scaler else None}
@@ -134,13 +141,17 @@ def load_checkpoint(
     ema: EMA | None,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler | None,
+    *,
+    frozen: bool = True,
 ) -> TrainState:
-    """Restore everything that `save_checkpoint` wrote, in place.
+    """Restore everything that `save_checkpoint` wrote, in place. With `frozen` False, frozen parameters that the
+    checkpoint does not hold stay as they are: they must be those that the run started from.
 
     Raises WeightsError, naming file and entries, if the checkpoint belongs to another model or lacks the averages.
     """
     state = read_state(folder)
-    load_module_tensors(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    kept = {} if frozen else _frozen(model)
+    load_module_tensors(model, {**kept, **read_tensors(folder / "model.safetensors")}, folder / "model.safetensors")
     progress = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True)
     if progress["trainable"] != _trainable(model):
         differing = sorted(set(progress["trainable"]) ^ set(_trainable(model)))
@@ -153,6 +164,10 @@ def load_checkpoint(
             raise WeightsError(f"{folder}: the run had use_ema=False; there are no averages to resume")
         ema.load(read_tensors(folder / "ema.safetensors"), state.ema_updates, folder / "ema.safetensors")
     return state
+
+
+def _frozen(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
 
 
 def _trainable(model: nn.Module) -> list[str]:

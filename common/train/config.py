@@ -80,6 +80,9 @@ class TrainConfig:
     """Updates between checkpoints; None writes only the last one. A stop by SIGINT or SIGTERM always writes one."""
     checkpoints_total_limit: int | None = 3
     """The oldest checkpoints beyond this many are deleted; None keeps all."""
+    checkpoint_frozen: bool = True
+    """Checkpoints also hold the parameters that are not trained. False where they are those of a pretrained model,
+    which a resume must then start from again."""
     resume_from_checkpoint: str | None = None
     """A checkpoint folder, or "latest" for the newest in output_dir (a fresh start if there is none)."""
 

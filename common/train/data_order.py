@@ -7,8 +7,10 @@ they are divided among processes and micro-steps.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -146,11 +148,30 @@ def training_batches(
         collate_fn=_Collate(collate_fn),
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(seed),  # else the loader draws its base seed from the global one
-        worker_init_fn=_leave_signals_to_the_parent,
+        worker_init_fn=_WorkerSignals() if num_workers else None,
     )
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
-    # Ctrl-C reaches the whole process group: a worker that died of it would break the update that is being finished.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class _WorkerSignals:
+    """What a worker process does with signals: nothing while it is needed, and end on SIGTERM when it is not.
+
+    Ctrl-C and a job scheduler's SIGTERM reach the whole process group: a worker that died of one would break the
+    update that is being finished. At exit the parent terminates its workers and waits for them, by the same signal.
+    """
+
+    def __init__(self) -> None:
+        self.released = torch.multiprocessing.Event()
+
+    def __call__(self, _worker: int) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0) if self.released.is_set() else None)
+
+
+@contextmanager
+def released_after(loader: DataLoader) -> Iterator[Iterator[Any]]:
+    """The batches of a `training_batches` loader; afterwards, whatever happened, its workers may be ended."""
+    try:
+        yield iter(loader)
+    finally:
+        if isinstance(loader.worker_init_fn, _WorkerSignals):
+            loader.worker_init_fn.released.set()

@@ -19,7 +19,7 @@ from ..pretrained import PretrainedModel
 from ..weights import write_json
 from .checkpoint import TrainState, find_resume, load_checkpoint, read_state, remove_debris, save_checkpoint
 from .config import TrainConfig, package_versions
-from .data_order import Sized, training_batches
+from .data_order import Sized, released_after, training_batches
 from .ema import EMA
 from .noise import SampleNoise
 from .progress import Meter, Progress, check_tracker, require_finite
@@ -110,30 +110,32 @@ def _train(
     state = TrainState(0, 0, config.seed, len(dataset), accelerator.num_processes, ema.updates if ema else None)
     if resume:
         check_resume(read_state(resume), state, resume)
-        loaded = load_checkpoint(resume, model, ema, optimizer, accelerator.scaler)
+        loaded = load_checkpoint(resume, model, ema, optimizer, accelerator.scaler, frozen=config.checkpoint_frozen)
         state = dataclasses.replace(state, step=loaded.step, position=loaded.position, ema_updates=loaded.ema_updates)
 
     micro_batch = config.train_batch_size * accelerator.num_processes
     samples_per_step = micro_batch * config.gradient_accumulation_steps
-    batches = iter(
-        training_batches(
-            dataset,
-            seed=config.seed,
-            start=state.position,
-            steps=(config.max_train_steps - state.step) * config.gradient_accumulation_steps,
-            batch_size=config.train_batch_size,
-            rank=accelerator.process_index,
-            world_size=accelerator.num_processes,
-            num_workers=config.dataloader_num_workers,
-            pin_memory=accelerator.device.type == "cuda",
-            collate_fn=collate_fn,
-        )
+    loader = training_batches(
+        dataset,
+        seed=config.seed,
+        start=state.position,
+        steps=(config.max_train_steps - state.step) * config.gradient_accumulation_steps,
+        batch_size=config.train_batch_size,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=config.dataloader_num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+        collate_fn=collate_fn,
     )
     net.train()
     meter = Meter(accelerator.device)
     values: dict[str, float] = {}
     checkpoint, stopping = resume, False
-    with StopRequest() as stop, Progress(config, accelerator, state.step, samples_per_step) as progress:
+    with (
+        released_after(loader) as batches,
+        StopRequest() as stop,
+        Progress(config, accelerator, state.step, samples_per_step) as progress,
+    ):
         if resume:
             progress.say(f"resumed {resume} at step {state.step}, sample {state.position}")
         while state.step < config.max_train_steps and not stopping:
@@ -185,6 +187,7 @@ def _train(
                         optimizer,
                         accelerator.scaler,
                         config.checkpoints_total_limit,
+                        frozen=config.checkpoint_frozen,
                     )
                     if on_checkpoint:
                         on_checkpoint(checkpoint, state)

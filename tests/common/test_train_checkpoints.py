@@ -101,6 +101,20 @@ def test_longer_run_continues_a_finished_one(tmp_path):
     assert_same_run(whole, train(config, Tiny(4), loss_fn, Points()))
 
 
+def test_frozen_parameters_may_be_left_to_the_base(tmp_path):
+    whole = train(config_for(tmp_path / "a"), Tiny(), loss_fn, Points())
+    light = replace(config_for(tmp_path / "b", max_train_steps=2), checkpoint_frozen=False)
+    saved = train(light, Tiny(), loss_fn, Points()).checkpoint
+    frozen = {"frozen.weight", "frozen.bias"}
+    assert set(read_tensors(saved / "model.safetensors")) == set(module_tensors(Tiny())) - frozen
+    go_on = replace(light, max_train_steps=4, resume_from_checkpoint="latest")
+    model = Tiny(4)  # all that is trained comes from the checkpoint, the rest is the base's
+    model.frozen.load_state_dict(Tiny().frozen.state_dict())
+    assert_same_run(whole, train(go_on, model, loss_fn, Points()))
+    with pytest.raises(WeightsError, match=r"2 missing: frozen\.bias, frozen\.weight"):
+        train(replace(go_on, checkpoint_frozen=True, max_train_steps=5), Tiny(), loss_fn, Points())
+
+
 def test_resume_refuses_what_does_not_belong(tmp_path):
     config = config_for(tmp_path, use_ema=False)
     train(config, Tiny(), loss_fn, Points())

@@ -199,7 +199,27 @@ def test_a_signal_to_the_whole_group_leaves_a_checkpoint(tmp_path, number):
     assert len(list_checkpoints(tmp_path)) == 1
 
 
+def failing_with_worker(folder):
+    """A fault in the loss, while a worker process waits for work. `main` keeps the traceback alive, as a caller may."""
+
+    def fault(model, batch, noise):
+        raise ArithmeticError("no loss today")
+
+    try:
+        train(settings(folder, dataloader_num_workers=1), Net(), fault, Waves())
+    except ArithmeticError as error:
+        failing_with_worker.error = error
+        print(error)
+
+
+def test_a_fault_in_the_loss_ends_the_program_and_its_workers(tmp_path):
+    command = [sys.executable, __file__, "failing_with_worker", str(tmp_path)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "no loss today" in done.stdout
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    programs = {f.__name__: f for f in (two_processes, endless, endless_with_worker)}
+    programs = {f.__name__: f for f in (two_processes, endless, endless_with_worker, failing_with_worker)}
     programs[sys.argv[1]](Path(sys.argv[2]))

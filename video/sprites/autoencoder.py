@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor, nn
 
 from ...common.train import SampleNoise, TrainConfig, TrainResult, train
@@ -45,18 +47,25 @@ def autoencoder_training() -> AutoencoderTraining:
 
 def build_autoencoder() -> AutoencoderKL:
     """Under a million parameters, in the layout of Stable Diffusion's."""
-    levels = 3
+    layout: dict[str, Any] = {
+        "down_block_types": ("DownEncoderBlock2D",) * 3,
+        "up_block_types": ("UpDecoderBlock2D",) * 3,
+        "block_out_channels": (32, 64, 64),
+    }
     return AutoencoderKL(
+        **layout,
         in_channels=3,
         out_channels=3,
-        down_block_types=("DownEncoderBlock2D",) * levels,
-        up_block_types=("UpDecoderBlock2D",) * levels,
-        block_out_channels=(32, 64, 64),
         layers_per_block=1,
         latent_channels=4,
         norm_num_groups=8,
         sample_size=64,
     )
+
+
+def posterior_of(autoencoder: AutoencoderKL, pixels: Tensor) -> DiagonalGaussianDistribution:
+    """q(latents | pixels), pixels [B, 3, H, W] in [-1, 1]."""
+    return autoencoder.encode(pixels, return_dict=False)[0]
 
 
 def plain_attention(module: nn.Module) -> None:
@@ -76,9 +85,9 @@ class AutoencoderLoss(nn.Module):
 
     def forward(self, pixels: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """pixels [B, 3, H, W] in [-1, 1], eps [B, 4, H / 4, W / 4] -> total, squared error, KL: float32 scalars."""
-        posterior = self.autoencoder.encode(pixels).latent_dist
+        posterior = posterior_of(self.autoencoder, pixels)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
-        rebuilt = self.autoencoder.decode(mean + eps * torch.exp(0.5 * logvar)).sample.float()
+        rebuilt = self.autoencoder.decode(mean + eps * torch.exp(0.5 * logvar), return_dict=False)[0].float()
         squared = F.mse_loss(rebuilt, pixels)
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         return (rebuilt - pixels).abs().mean() + 2 * squared + self.kl_weight * kl, squared, kl
@@ -103,13 +112,14 @@ def reconstruction_psnr(autoencoder: AutoencoderKL, num_pictures: int = 256, bat
     for start in range(0, num_pictures, batch_size):
         rows = range(start, min(start + batch_size, num_pictures))
         pixels = as_signal(torch.stack([pictures[i]["pixels"] for i in rows]))
-        rebuilt = autoencoder.decode(autoencoder.encode(pixels).latent_dist.mode()).sample.clamp(-1, 1)
+        latents = posterior_of(autoencoder, pixels).mode()
+        rebuilt = autoencoder.decode(latents, return_dict=False)[0].clamp(-1, 1)  # type: ignore[arg-type]
         values.append(10 * torch.log10(4 / (rebuilt - pixels).square().flatten(1).mean(1)))
     return float(torch.cat(values).mean())
 
 
 def train_autoencoder(config: AutoencoderTraining) -> tuple[AutoencoderKL, TrainResult]:
-    """Train it; the result has averaged weights, and `config.scaling_factor` such that scaled latents have variance 1."""
+    """Train it; the result has averaged weights and a `config.scaling_factor` that gives latents unit variance."""
     torch.manual_seed(config.seed)
     autoencoder = build_autoencoder()
     result = train(
@@ -132,4 +142,4 @@ def latent_std(autoencoder: AutoencoderKL, num_pictures: int = 512) -> float:
     convention: one factor for all channels)."""
     pictures = SpritePictures(num_pictures)
     pixels = as_signal(torch.stack([pictures[i]["pixels"] for i in range(num_pictures)]))
-    return float(torch.cat([autoencoder.encode(x).latent_dist.mode() for x in pixels.split(64)]).std())
+    return float(torch.cat([posterior_of(autoencoder, x).mode() for x in pixels.split(64)]).std())

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,7 +33,7 @@ class AttributeClassifier(PretrainedModel):
     """
 
     config_class = ClassifierConfig
-    packaged = {"sprites": "pretrained/sprites-classifier"}
+    packaged: ClassVar[Mapping[str, str]] = {"sprites": "pretrained/sprites-classifier"}
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
@@ -46,7 +48,7 @@ class AttributeClassifier(PretrainedModel):
                 nn.GroupNorm(8, after),
                 nn.SiLU(),
             )
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in itertools.pairwise(widths)
         )
         # Mean for what fills the picture, maximum for what is small in it.
         self.heads = nn.ModuleDict({name: nn.Linear(2 * widths[-1], len(VALUES[name])) for name in VISIBLE})
@@ -92,7 +94,7 @@ def classifier_training() -> ClassifierTraining:
 
 
 def classifier_loss(model: nn.Module, batch: dict[str, Tensor], noise: SampleNoise) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum of the cross-entropies. A little noise on the pictures: generated ones are never as clean as rendered ones."""
+    """Sum of the cross-entropies. The pictures get a little noise: generated ones are never as clean as rendered."""
     pixels = as_signal(batch["pixels"])
     pixels = pixels + 0.1 * noise.rand()[:, None, None, None] * noise.randn_like(pixels)
     logits = model(pixels.to(memory_format=torch.channels_last))

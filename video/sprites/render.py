@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from .backgrounds import GROUNDS
 from .shapes import DETAILS, OUTLINES
 from .words import Scene, caption
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 
 PAINT: dict[str, tuple[int, int, int]] = {
     "red": (218, 30, 38),

@@ -6,11 +6,12 @@ A distance is negative inside. Coordinates: x right, y down, the sprite within [
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 Distance = Callable[[Array, Array], Array]
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate import PartialState
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from tqdm import tqdm
 
 from ...common.diffusion import Denoiser, DenoisingLoss
 from ...common.train import SampleNoise, TrainConfig, TrainResult, train
+from ...common.weights import read_tensors, replaced_folder, write_tensors
 from ..schedule import Schedule
-from .autoencoder import plain_attention
+from .autoencoder import plain_attention, posterior_of
 from .pictures import SpritePictures, as_signal
 from .tokenizer import MAX_TOKENS, build_tokenizer
 
@@ -98,9 +100,9 @@ def build_text_model(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             num_attention_heads=4,
             max_position_embeddings=MAX_TOKENS,
             projection_dim=WIDTH,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=int(tokenizer.bos_token_id),  # type: ignore[arg-type]
+            eos_token_id=int(tokenizer.eos_token_id),  # type: ignore[arg-type]
+            pad_token_id=int(tokenizer.pad_token_id),  # type: ignore[arg-type]
         )
     )
 
@@ -139,12 +141,27 @@ class EncodedPictures:
             rows = range(start, min(start + 64, num_pictures))
             pixels = as_signal(torch.stack([pictures[i]["pixels"] for i in rows])).to(device)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-                posterior = autoencoder.encode(pixels).latent_dist
+                posterior = posterior_of(autoencoder, pixels)
             means.append((scale * posterior.mean.float()).half().cpu())
             stds.append((scale * posterior.std.float()).half().cpu())
             captions = [pictures.caption(i, variant) for i in rows for variant in range(VARIANTS)]
             tokens.append(tokenise(tokenizer, captions).short().unflatten(0, (len(rows), VARIANTS)))
         return cls(torch.cat(means), torch.cat(stds), torch.cat(tokens))
+
+    @classmethod
+    def cached(
+        cls, file: Path, autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer, num_pictures: int
+    ) -> EncodedPictures:
+        """What `file` holds, if it was encoded by these very weights; else `encode`, and keep it there."""
+        weights = sum(float(p.detach().double().abs().sum()) for p in autoencoder.parameters())
+        made_by = torch.tensor([weights, num_pictures], dtype=torch.float64)
+        if file.is_file():
+            found = read_tensors(file)
+            if torch.equal(found.pop("made_by"), made_by):
+                return cls(**found)
+        made = cls.encode(autoencoder, tokenizer, num_pictures)
+        write_tensors(file, {"mean": made.mean, "std": made.std, "tokens": made.tokens, "made_by": made_by})
+        return made
 
     def __len__(self) -> int:
         return len(self.mean) * VARIANTS
@@ -185,7 +202,9 @@ def train_text_to_image(
     torch.manual_seed(config.seed)
     text_model, unet = build_text_model(tokenizer), build_unet()
     empty = tokenise(tokenizer, [""])[0]
-    data = EncodedPictures.encode(autoencoder, tokenizer, config.num_pictures)
+    with PartialState().main_process_first():
+        cache = config.output_dir / "latents.safetensors"
+        data = EncodedPictures.cached(cache, autoencoder, tokenizer, config.num_pictures)
     loss = TextToImageLoss(Schedule.from_config(SCHEDULER, "SCHEDULER"), empty, config.drop_caption)
     result = train(config, TextAndUNet(text_model, unet), loss, data)
     if result.ema is not None:
@@ -204,14 +223,12 @@ def save_stable_diffusion_folder(
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    from ...common.weights import replaced_folder
-
     pipeline = StableDiffusionPipeline(
         vae=autoencoder,
         text_encoder=text_model,
         tokenizer=tokenizer,
         unet=unet,
-        scheduler=DDIMScheduler(**SCHEDULER),
+        scheduler=DDIMScheduler(**SCHEDULER),  # type: ignore[arg-type]
         safety_checker=None,  # type: ignore[arg-type]
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,

@@ -44,7 +44,7 @@ def build_tokenizer() -> CLIPTokenizer:
     vocabulary = {entry: i for i, entry in enumerate(dict.fromkeys(entries))}
     return CLIPTokenizer(
         vocab=vocabulary,
-        merges=merges,
+        merges=merges,  # type: ignore[arg-type]  # pairs; the annotation knows files only
         bos_token=START,
         eos_token=END,
         unk_token=END,
