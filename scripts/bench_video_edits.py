@@ -1,7 +1,7 @@
 """Edits on the sprites world against their ground truth: what tuning gives, and which options to choose.
 
-Every variant tunes the shipped model on the same held-out clips, one word of the caption is changed, and the edit is compared
-with the rendered one. Prints a markdown table and writes the pictures it is about.
+Every variant tunes the shipped model on the same held-out clips, one word of the caption is changed, and the edit is
+compared with the rendered one. Prints a markdown table and writes the pictures it is about.
 """
 
 import argparse
@@ -29,6 +29,8 @@ VARIANTS: dict[str, tuple[int, dict, dict, dict]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="runs/sprites/text-to-image/model")
+    parser.add_argument("--classifier", default="runs/sprites/classifier/model")
     parser.add_argument("--num-clips", type=int, default=8)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance-scale", type=float, default=5.0)
@@ -37,7 +39,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--output-dir", type=Path, default=Path("runs/bench-video-edits"))
     args = parser.parse_args()
-    base, classifier = TextToImage.load("sprites"), AttributeClassifier.from_pretrained("sprites").eval()
+    base, classifier = TextToImage.load(args.model), AttributeClassifier.from_pretrained(args.classifier).eval()
     trials = edit_trials(args.num_clips)
     print(f"{args.num_clips} held-out clips, {args.steps} steps, guidance {args.guidance_scale:g}\n")
     rows = []

@@ -1,4 +1,4 @@
-"""Makes the model that the video head ships with, in four stages; each goes on where it was stopped.
+"""Makes the text-to-image model of the sprites world, in four stages; each goes on where it was stopped.
 
     python scripts/train_sprites.py autoencoder
     python scripts/train_sprites.py classifier
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from accelerate import PartialState
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from tqdm import tqdm
+from trifold.common.train import process_state
 from trifold.video.sprites import autoencoder as vae
 from trifold.video.sprites import classifier as reader
 from trifold.video.sprites import text_to_image as t2i
@@ -36,7 +36,7 @@ TEXT_TO_IMAGE = t2i.text_to_image_training()
 def autoencoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = AUTOENCODER) -> None:
     """The autoencoder, to OUTPUT_DIR/model."""
     model, result = vae.train_autoencoder(_resuming(config))
-    if not result.interrupted and PartialState().is_main_process:
+    if not result.interrupted and process_state().is_main_process:
         model.save_pretrained(config.output_dir / "model")
         print(f"held-out PSNR: {vae.reconstruction_psnr(model):.2f} dB")
 
@@ -44,7 +44,7 @@ def autoencoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = AUTOENCODER) 
 def classifier(config: OmitArgPrefixes[reader.ClassifierTraining] = CLASSIFIER) -> None:
     """The attribute classifier, to OUTPUT_DIR/model."""
     model, result = reader.train_classifier(_resuming(config))
-    if not result.interrupted and PartialState().is_main_process:
+    if not result.interrupted and process_state().is_main_process:
         model.save_pretrained(config.output_dir / "model", half=True)
         print("held-out accuracy:", reader.classifier_accuracy(model))
 
@@ -53,13 +53,13 @@ def text_to_image(config: OmitArgPrefixes[t2i.TextToImageTraining] = TEXT_TO_IMA
     """The text model and the UNet; then the whole Stable Diffusion folder, to OUTPUT_DIR/model."""
     coder = AutoencoderKL.from_pretrained(config.autoencoder).eval()
     text_model, unet, result = t2i.train_text_to_image(_resuming(config), coder)
-    if not result.interrupted and PartialState().is_main_process:
+    if not result.interrupted and process_state().is_main_process:
         t2i.save_stable_diffusion_folder(config.output_dir / "model", coder, text_model, t2i.build_tokenizer(), unet)
 
 
 def evaluate(
-    model: str = "sprites",
-    classifier: str = "sprites",
+    model: str = "runs/sprites/text-to-image/model",
+    classifier: str = "runs/sprites/classifier/model",
     *,
     num_captions: int = 500,
     steps: int = 20,
@@ -70,8 +70,8 @@ def evaluate(
     """The held-out figures of a base model: PSNR, and attribute accuracy of its pictures.
 
     Args:
-        model: packaged name or Stable Diffusion folder.
-        classifier: packaged name or folder of the attribute classifier.
+        model: Stable Diffusion folder.
+        classifier: folder of the attribute classifier.
         num_captions: captions whose combinations were kept out of training.
         steps: denoising steps.
         guidance_scale: classifier-free guidance.

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from ..common.train import process_state
 from ..common.weights import write_json
 from .errors import VideoError
 from .evaluation import ClipScorer, Report, evaluate_edits, evaluate_reconstruction, round_trip, vae_round_trip
@@ -30,8 +31,6 @@ def tune(config: Annotated[VideoRun, Flat]) -> None:
 
     Interrupted (Ctrl-C), it goes on with --resume-from-checkpoint latest and the same words.
     """
-    from accelerate import PartialState
-
     if not config.prompt.strip():
         raise VideoError("prompt: expected a text that says what the clip shows, found none")
     model = str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model
@@ -45,7 +44,7 @@ def tune(config: Annotated[VideoRun, Flat]) -> None:
         dtype=getattr(torch, config.dtype),
     )
     clip = read_for(pipe, config.reading, config.clip)
-    first = PartialState().is_main_process
+    first = process_state().is_main_process
     if first:
         print(f"{config.clip.name}: {clip.note}", flush=True)
     result = pipe.tune(clip, config.prompt, config)
@@ -91,6 +90,8 @@ def edit(
         raise VideoError("prompt: expected a text, found none")
     if out is not None:
         check_output(out)
+    if not run.exists():
+        raise FileNotFoundError(f"{run}: no such run folder or delta")
     reading = None if read == Reading() else read
     if out is None and (clip is not None or reading is not None or not (run / "config.json").is_file()):
         raise VideoError("out: where to? Only edits of a run's own clip go to its folder; give --out")

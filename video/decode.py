@@ -13,24 +13,22 @@ What remains: bit errors inside a packet are mended by each in its own way, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .clip import MOST_PER_SECOND, rate_text
+from .container import import_av, open_container, promised_length, video_stream
 from .errors import VideoError
 from .upright import UPRIGHT, Picture, has_alpha, orientation, plain_format, to_rgb
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-# What FFmpeg plays but nobody means by a video: text shown as a terminal, and lists that open other files or, worse,
-# addresses in the network.
-NOT_VIDEOS = frozenset({"tty", "bin", "xbin", "adf", "idf", "hls", "concat", "concatf", "sdp", "dash", "imf"})
 MOST_TORN = 32  # frames in memory until one without damage comes
 HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ISO/IEC 23091-2
 
@@ -57,7 +55,7 @@ class Source:
 
     moments: close it when done. timed: whether the file itself says how fast it runs.
     time_base: seconds per tick of the file's clock; origin: seconds on it of the first frame.
-    num_frames: what the header promises, None if silent.
+    num_frames, length: frames and seconds that the header promises, None if silent.
     remarks: filled while reading with what a person should know.
     """
 
@@ -72,57 +70,12 @@ class Source:
     time_base: Fraction = Fraction(1, 1000)
     origin: Fraction = Fraction(0)
     num_frames: int | None = None
+    length: Fraction | None = None
     remarks: list[str] = field(default_factory=list)
 
     def remark(self, text: str) -> None:
         if text not in self.remarks:
             self.remarks.append(text)
-
-
-def import_av() -> Any:
-    """PyAV. Raises ImportError with the command that installs it."""
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("reading and writing video needs PyAV: pip install 'trifold[video]'") from error
-    return av
-
-
-@contextmanager
-def open_container(path: Path) -> Iterator[InputContainer]:
-    """PyAV's view of the file. Raises VideoError for what FFmpeg cannot open, containers in `NOT_VIDEOS` included."""
-    av = import_av()
-    allowed = {"format_whitelist": ",".join(sorted(av.formats_available - NOT_VIDEOS)), "protocol_whitelist": "file"}
-    try:
-        container = av.open(str(path), options=allowed, metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: {_unopened(path, error)}") from error
-    with container:
-        yield container
-
-
-def _unopened(path: Path, error: Exception) -> str:
-    """What is wrong with a file that FFmpeg does not open, from its first bytes."""
-    if not (size := path.stat().st_size):
-        return "an empty file; expected a video"
-    with path.open("rb") as file:
-        head = file.read(12)
-    if head[4:8] in (b"ftyp", b"mdat", b"moov", b"wide", b"free"):
-        return f"an MP4 or MOV file of {size} bytes without its index (moov): cut short, or not finished being written"
-    reason = getattr(error, "strerror", None) or error
-    return f"not a video file ({reason}); begins with {head!r}"
-
-
-def video_stream(container: InputContainer, path: Path) -> VideoStream:
-    """The first stream of moving pictures; cover art of a song is none. Raises VideoError where there is none."""
-    from av.stream import Disposition
-
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    kinds = sorted({stream.type for stream in container.streams})
-    found = "only sound" if kinds and kinds[0] == "audio" else f"streams: {', '.join(kinds) or 'none'}"
-    raise VideoError(f"{path}: no video stream in this file ({found}); expected pictures")
 
 
 def open_pyav(path: Path, start: Fraction = Fraction(0)) -> Source:
@@ -148,6 +101,7 @@ def _probe(path: Path, backend: str) -> tuple[Source, VideoFrame]:
         else:
             source.remark(f"the file's frame rate is {rate}: 25 taken")
         source.num_frames = stream.frames or None
+        source.length = promised_length(stream)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         first = next(_decoded(container, stream, Source(path.name, backend, source.rate)), None)
     if first is None:
@@ -203,18 +157,10 @@ def _decoded(container: InputContainer, stream: VideoStream, source: Source) -> 
     av = import_av()
     lost, mended = 0, 0
     torn: list[VideoFrame] = []
-    packets = container.demux(stream)
-    more = True
-    while more:
+    for packet in _packets(container, stream, source):
         frames = []
         try:
-            packet = next(packets, None)
-            if packet is None:
-                break
-        except av.FFmpegError:  # the file ends in the middle of a packet; the decoder may still hold frames
-            more, packet = False, None
-        try:
-            frames = packet.decode() if packet else stream.codec_context.decode(None)
+            frames = stream.codec_context.decode(None) if packet is None else packet.decode()
         except av.FFmpegError:
             lost += 1
         for frame in frames:
@@ -228,6 +174,32 @@ def _decoded(container: InputContainer, stream: VideoStream, source: Source) -> 
         source.remark(f"the file is damaged: {lost} frame{'s' * (lost > 1)} lost")
     if mended:
         source.remark(f"the file is damaged: {mended} frame{'s' * (mended > 1)} mended by the decoder")
+
+
+def _packets(container: InputContainer, stream: VideoStream, source: Source) -> Iterator[Packet | None]:
+    """The stream's packets; None at the end, where the decoder gives what it still holds.
+
+    A last packet that the end of the file cuts short is left out: decoders with several threads would fail on it, and
+    whole frames that they hold would be lost with it.
+    """
+    av = import_av()
+    packets = container.demux(stream)
+    torn: Packet | None = None
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:  # the file ends in the middle of a packet
+            break
+        if packet is None or (packet.pts is None and not packet.size):
+            break
+        if torn is not None:
+            yield torn
+        torn = packet if packet.is_corrupt else None
+        if torn is None:
+            yield packet
+    if torn is not None:
+        source.remark("the file ends within a frame")
+    yield None
 
 
 def _moments(frames: Iterator[VideoFrame], source: Source, path: Path) -> Generator[Moment]:

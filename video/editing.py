@@ -111,7 +111,7 @@ def invert_latents(
     """DDIM inversion of clean latents [1, C, F, h, w] along the grid that sampling takes back.
 
     It works on E[x0 | x_t], so that it is right for every prediction type. The conditional branch alone is followed,
-    without guidance, which is what makes it invertible.
+    without guidance, which is what makes it invertible. Raises VideoError for a result that is not finite.
     """
     x = ddim_invert(
         space.denoiser(net),
@@ -122,6 +122,10 @@ def invert_latents(
         on_step=on_step,
         progress=progress,
     )
+    if not bool(x.isfinite().all()):
+        raise VideoError(
+            "the inversion gave values that are not finite: the tuned weights have diverged, or dtype is too small"
+        )
     return Inversion(x, steps, strength, prompt)
 
 

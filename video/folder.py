@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from ..common.weights import WeightsError, load_foreign_state_dict
 from .errors import VideoError
 from .foreign import name_of_file, name_of_folder, name_of_pipeline
 from .unet_config import check_unet2d
@@ -35,7 +39,10 @@ def find_folder(source: str | Path, *, variant: str | None = None) -> Path:
     if name in PACKAGED and not isinstance(source, Path):
         folder = Path(__file__).parent / "pretrained" / name
         if not folder.is_dir():
-            raise FileNotFoundError(f"{name}: the packaged model is missing from {folder.parent}")
+            raise FileNotFoundError(
+                f"{name}: no model of that name lies in {folder.parent}; scripts/train_sprites.py makes it. Or name a "
+                "Stable Diffusion folder"
+            )
         return folder
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -46,9 +53,26 @@ def find_folder(source: str | Path, *, variant: str | None = None) -> Path:
         raise FileNotFoundError(
             f"{name}: no such folder; packaged names: {', '.join(PACKAGED)}; a hub repository is written 'owner/name'"
         )
+    return _fetched(name, variant)
+
+
+def _fetched(repository: str, variant: str | None) -> Path:
+    """A hub repository's files, those fetched before where the hub cannot be asked."""
     from huggingface_hub import HfApi, snapshot_download
 
-    return Path(snapshot_download(name, allow_patterns=needed_files(HfApi().list_repo_files(name), variant)))
+    reached = False
+    try:
+        files = HfApi().list_repo_files(repository)
+        reached = True
+        return Path(snapshot_download(repository, allow_patterns=needed_files(files, variant)))
+    except Exception as error:  # what networks do to the client libraries is of many types
+        if not reached:
+            with suppress(OSError):
+                return Path(snapshot_download(repository, local_files_only=True))
+        raise FileNotFoundError(
+            f"{repository}: no folder of that name, and nothing from the Hugging Face hub "
+            f"({type(error).__name__}: {_first_line(error)})"
+        ) from error
 
 
 def needed_files(files: Iterable[str], variant: str | None = None) -> list[str]:
@@ -185,7 +209,10 @@ def _load(cls: Any, folder: Path, part: str, variant: str | None) -> Any:
     except ImportError:
         raise
     except Exception as error:  # what damaged or hostile files raise there is of many types
-        raise VideoError(f"{place}: its weights could not be loaded ({_first_line(error)})") from error
+        files = [place / n for n in names if n.endswith(_WEIGHTS) and _variant_name(n) == chosen]
+        # Where git-lfs has left a pointer in place of the weights, diffusers says so.
+        why = ("git-lfs" not in str(error) and _damage(files)) or _first_line(error)
+        raise VideoError(f"{place}: its weights could not be loaded ({why})") from error
     problems = []
     for title in ("missing", "unexpected", "mismatched"):
         names = sorted(str(k) for k in info.get(f"{title}_keys", []) if not str(k).endswith("position_ids"))
@@ -194,6 +221,22 @@ def _load(cls: Any, folder: Path, part: str, variant: str | None) -> Any:
     if problems:
         raise VideoError(f"{place}: its weights do not fit its config.json: {'; '.join(problems)}")
     return model.eval().requires_grad_(False)
+
+
+def _damage(files: Iterable[Path]) -> str:
+    """What is wrong with the first of these weight files that is cut short, or no file of tensors; "" if none is."""
+    for path in sorted(files):
+        try:
+            if path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):  # reads the header, which tells how long the file must be
+                    pass
+            else:
+                load_foreign_state_dict(path)
+        except SafetensorError as error:
+            return f"{path.name} is cut short or damaged: {_first_line(error)}"
+        except WeightsError as error:
+            return _first_line(error)
+    return ""
 
 
 def _variant_of(names: Sequence[str], variant: str | None) -> str | None:

@@ -68,6 +68,8 @@ def name_of_folder(folder: Path) -> str:
         return "an empty folder"
     if "adapter_config.json" in names or "pytorch_lora_weights.safetensors" in names:
         return "a LoRA, which changes a text-to-image model and is none itself"
+    if "tuning.json" in names:
+        return "the folder of a tuning run"
     if "config.json" in names:
         try:
             config = json.loads((folder / "config.json").read_text())

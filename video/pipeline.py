@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..common.diffusion import OnStep
 from ..common.diffusion.step import Progress
-from ..common.train import TrainResult
+from ..common.train import TrainResult, process_state
 from ..common.train.loop import ValidateFn
 from .checkpoint import read_inflated
 from .clip import Audio, Clip, as_rate
@@ -26,7 +26,7 @@ from .inflate import inflate
 from .saving import group_norm_of, write_pipeline
 from .text_to_image import LatentSpace, TextToImage, best_device, load_parts
 from .trainable import trainable_names
-from .tuning import TuningClip, VideoTuning, describe_start, is_main_process, run_tuning
+from .tuning import TuningClip, VideoTuning, describe_start, run_tuning
 from .unet import InflatedUNet
 from .unet_config import GroupNormOver, TemporalInit
 
@@ -150,7 +150,7 @@ class TuneAVideo:
         dataset = TuningClip(mean, std, text)
         result, steps = run_tuning(config, self.unet, self.space.schedule, dataset, start, validate)
         self.tuned.note(config.selection, prompt, clip.name if isinstance(clip, Clip) else "", steps)
-        if not result.interrupted and is_main_process():
+        if not result.interrupted and process_state().is_main_process:
             self.save_delta(config.output_dir / DELTA_FILE)
         return result
 

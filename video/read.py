@@ -189,6 +189,12 @@ def _read(path: Path, source: Source, sampling: Sampling, fitting: Fitting, shor
     complete = asked is not None and tally.taken == asked
     if not complete and sampling.start == 0 and (source.num_frames or 0) > tally.passed:
         source.remark(f"cut short: the header promises {source.num_frames} frames, {tally.passed} are there")
+    elif not complete and sampling.start == 0 and source.length and source.length > tally.end + 3 / source.rate:
+        promised, there = float(source.length), float(tally.end)
+        source.remark(f"cut short: the header promises {promised:.3f} s, {there:.3f} s are there")
+    if not frames and not tally.passed and not tally.end:
+        told = f" ({'; '.join(source.remarks)})" if source.remarks else ""
+        raise VideoError(f"{path}: zero frames could be decoded{told}; expected at least one")
     if not frames:
         raise VideoError(
             f"{path}: start {float(sampling.start):g} s is beyond the end; the pictures last "

@@ -62,6 +62,8 @@ def open_run(
         pipe, weights, prompt = TuneAVideo.from_pretrained(place, **options), place / "model_index.json", ""
         return Opened(pipe, read_for(pipe, reading or Reading(), _given(clip, place)), prompt, None, weights)
     if not place.is_dir():
+        if place.suffix != ".safetensors":
+            raise VideoError(f"{place}: expected a run folder, a delta.safetensors or a Tune-A-Video folder")
         path = _given(clip, place)
         pipe = TuneAVideo.from_delta(place, model, any_base=any_base, **options)
         return Opened(pipe, read_for(pipe, reading or Reading(), path), Delta.load(place).prompt, None, place)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from .clip import Audio
-from .decode import import_av, open_container
+from .container import import_av, open_container
 
 # Codecs of overlapping windows need the packet before the first one wanted; half a second is plenty for all.
 LEAD = Fraction(1, 2)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,7 +15,15 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from ..common.diffusion import expand, target
-from ..common.train import SampleNoise, TrainConfig, TrainingDiverged, TrainResult, list_checkpoints, train
+from ..common.train import (
+    SampleNoise,
+    TrainConfig,
+    TrainingDiverged,
+    TrainResult,
+    list_checkpoints,
+    process_state,
+    train,
+)
 from ..common.train.checkpoint import find_resume
 from ..common.train.loop import ValidateFn
 from ..common.weights import read_tensors, write_json
@@ -106,7 +113,7 @@ def run_tuning(
     if resume:
         facts["steps_before"] = check_same_run(place, facts)
     select_trainable(unet, config.selection)
-    if is_main_process():
+    if process_state().is_main_process:
         write_json(config.output_dir / BASE_FILE, facts)
     before = {name: p.detach().cpu().clone() for name, p in unet.named_parameters() if p.requires_grad}
     device = next(unet.parameters()).device
@@ -124,11 +131,6 @@ def run_tuning(
     if result.ema is not None and not result.interrupted:
         result.ema.copy_to(unet)
     return result, facts["steps_before"] + result.step
-
-
-def is_main_process() -> bool:
-    """Whether this process writes files: the first of those that `accelerate launch` started, or the only one."""
-    return int(os.environ.get("RANK", "0")) == 0
 
 
 def describe_start(weights: TunedWeights, prompt: str, frames: Tensor) -> dict[str, Any]:

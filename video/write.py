@@ -18,7 +18,7 @@ from PIL import Image
 from ..common.weights import replaced_file, replaced_folder
 from .clip import Audio, Clip, VideoWarning, rate_text
 from .compare import contact_sheet, save_contact_sheet, side_by_side
-from .decode import import_av
+from .container import import_av
 from .errors import VideoError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from .ema import EMA
 from .loop import LossFn, TrainResult, ValidateFn, train
 from .noise import SampleNoise
 from .progress import TrainingDiverged
+from .setup import process_state
 
 __all__ = [
     "EMA",
@@ -23,6 +24,7 @@ __all__ = [
     "list_checkpoints",
     "load_checkpoint",
     "package_versions",
+    "process_state",
     "save_checkpoint",
     "train",
     "training_batches",

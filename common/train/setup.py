@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, is_initialized
-from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration
+from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env
 from torch import nn
 
 from .checkpoint import TrainState
@@ -37,6 +37,15 @@ def open_accelerator(config: TrainConfig) -> Iterator[Accelerator]:
         accelerator.free_memory()
         if not found:
             AcceleratorState._reset_state()  # else a second run in this process could not choose its precision
+
+
+def process_state() -> PartialState:
+    """This process among those that `accelerate launch` started, for what a program does before or after `train`.
+
+    Not `PartialState()`: the first use in a process decides for all, and that one does not read ACCELERATE_USE_CPU as
+    Accelerator does; several processes on CPUs would each train as if they were alone.
+    """
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
 
 
 def apply_options(config: TrainConfig, model: nn.Module) -> None:

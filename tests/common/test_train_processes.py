@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from trifold.common.train import TrainConfig, list_checkpoints, train
+from trifold.common.train import TrainConfig, list_checkpoints, process_state, train
 from trifold.common.weights import read_tensors
 
 
@@ -83,6 +83,7 @@ def environment():
 def two_processes(folder):
     """One of two processes: train to the end, then a second run that only process 1 is asked to stop."""
     rank = int(os.environ["RANK"])
+    assert process_state().process_index == rank  # asked before `train`, as programs do
     seen = []
     result = train(
         settings(folder / "whole", train_batch_size=2),

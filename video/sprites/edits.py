@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from ..clip import Clip
 from ..flow import estimate_motion
@@ -73,7 +75,7 @@ def score_edit(trial: EditTrial, edited: Clip, classifier: AttributeClassifier) 
     source, truth = (sprite_clip(s, edited.num_frames, edited.height) for s in (trial.source, trial.wanted))
     read = classifier.read(edited.frames)
     others = [name for name in VISIBLE if name != trial.attribute]
-    outside = ~(source.masks | truth.masks)
+    outside = ~_grown(source.masks | truth.masks)
     same_ground = trial.attribute in ("colour", "shape")
     return EditScores(
         changed=float(np.mean([r[trial.attribute] == getattr(trial.wanted, trial.attribute) for r in read])),
@@ -83,6 +85,12 @@ def score_edit(trial: EditTrial, edited: Clip, classifier: AttributeClassifier) 
         motion_error=_motion_error(edited.frames, truth),
         still_error=float(np.linalg.norm(truth.flow[truth.masks[:-1]], axis=-1).mean()),
     )
+
+
+def _grown(masks: np.ndarray) -> np.ndarray:
+    """bool [F, H, W], two pixels wider: the rim of a sprite is half its own colour."""
+    wider = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), kernel_size=5, stride=1, padding=2)
+    return wider[:, 0].bool().numpy()
 
 
 def _motion_error(frames: np.ndarray, truth: SpriteClip) -> float:

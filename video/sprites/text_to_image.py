@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import PartialState
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...common.diffusion import Denoiser, DenoisingLoss
-from ...common.train import SampleNoise, TrainConfig, TrainResult, train
+from ...common.train import SampleNoise, TrainConfig, TrainResult, process_state, train
 from ...common.weights import read_tensors, replaced_folder, write_tensors
 from ..schedule import Schedule
 from .autoencoder import plain_attention, posterior_of
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
 WIDTH = 128  # of the text states
 VARIANTS = 4  # captions per picture
+MIDDLE = (250, 850)  # times at which a sprite can be told from noise, but not yet its outline
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,8 @@ class TextToImageTraining(TrainConfig):
     """Pictures in the training set; all are encoded before the first step."""
     drop_caption: float = 0.1
     """Share of samples trained on the empty caption, for classifier-free guidance (Ho & Salimans 2022)."""
+    middle_share: float = 0.5
+    """Share of samples whose time is drawn from `MIDDLE`, where shapes form; the others are uniform over all."""
 
 
 def text_to_image_training() -> TextToImageTraining:
@@ -52,7 +54,7 @@ def text_to_image_training() -> TextToImageTraining:
         lr_end=2e-5,
         adam_beta2=0.99,
         mixed_precision="bf16",
-        compile=True,
+        compile=False,
         use_ema=True,
         ema_decay=0.999,
     )
@@ -142,8 +144,8 @@ class EncodedPictures:
             pixels = as_signal(torch.stack([pictures[i]["pixels"] for i in rows])).to(device)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
                 posterior = posterior_of(autoencoder, pixels)
-            means.append((scale * posterior.mean.float()).half().cpu())
-            stds.append((scale * posterior.std.float()).half().cpu())
+            means.append((scale * posterior.mean.float()).half().cpu().contiguous())
+            stds.append((scale * posterior.std.float()).half().cpu().contiguous())
             captions = [pictures.caption(i, variant) for i in rows for variant in range(VARIANTS)]
             tokens.append(tokenise(tokenizer, captions).short().unflatten(0, (len(rows), VARIANTS)))
         return cls(torch.cat(means), torch.cat(stds), torch.cat(tokens))
@@ -177,17 +179,21 @@ def tokenise(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 
 
 class TextToImageLoss:
-    """Mean squared error of v, at one uniform time per picture. Call: (model, batch, noise) -> (loss, metrics)."""
+    """Mean squared error of v, at one time per picture. Call: (model, batch, noise) -> (loss, metrics)."""
 
-    def __init__(self, schedule: Schedule, empty: Tensor, drop_caption: float):
-        self.schedule, self.empty, self.drop_caption = schedule, empty, drop_caption
+    def __init__(self, schedule: Schedule, empty: Tensor, drop_caption: float, middle_share: float):
+        self.schedule, self.empty = schedule, empty
+        self.drop_caption, self.middle_share = drop_caption, middle_share
 
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], noise: SampleNoise
     ) -> tuple[Tensor, dict[str, Tensor]]:
         x0 = batch["mean"].float()
         x0 = x0 + batch["std"].float() * noise.randn_like(x0)
-        t, eps = noise.randint(0, self.schedule.path.num_steps), noise.randn_like(x0)
+        t = torch.where(
+            noise.rand() < self.middle_share, noise.randint(*MIDDLE), noise.randint(0, self.schedule.path.num_steps)
+        )
+        eps = noise.randn_like(x0)
         dropped = (noise.rand() < self.drop_caption)[:, None]
         tokens = torch.where(dropped, self.empty.to(x0.device), batch["tokens"].long())
         denoiser = Denoiser(model, self.schedule.path, self.schedule.prediction)
@@ -202,10 +208,12 @@ def train_text_to_image(
     torch.manual_seed(config.seed)
     text_model, unet = build_text_model(tokenizer), build_unet()
     empty = tokenise(tokenizer, [""])[0]
-    with PartialState().main_process_first():
+    with process_state().main_process_first():
         cache = config.output_dir / "latents.safetensors"
         data = EncodedPictures.cached(cache, autoencoder, tokenizer, config.num_pictures)
-    loss = TextToImageLoss(Schedule.from_config(SCHEDULER, "SCHEDULER"), empty, config.drop_caption)
+    loss = TextToImageLoss(
+        Schedule.from_config(SCHEDULER, "SCHEDULER"), empty, config.drop_caption, config.middle_share
+    )
     result = train(config, TextAndUNet(text_model, unet), loss, data)
     if result.ema is not None:
         result.ema.copy_to(result.model)

@@ -1,14 +1,17 @@
-"""The text-to-image model that ships with the package: a Stable Diffusion folder that does what it is told."""
+"""How the text-to-image model of the sprites world is made: every stage, on a handful of pictures."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline
+from trifold.common.train import SampleNoise
+from trifold.video.schedule import Schedule
 from trifold.video.sprites import classifier as reader
 from trifold.video.sprites import text_to_image as t2i
-from trifold.video.sprites.autoencoder import AutoencoderLoss, autoencoder_loss, build_autoencoder, reconstruction_psnr
-from trifold.video.sprites.classifier import AttributeClassifier, classifier_accuracy, shares
+from trifold.video.sprites.autoencoder import AutoencoderLoss, autoencoder_loss, build_autoencoder
+from trifold.video.sprites.classifier import AttributeClassifier, shares
 from trifold.video.sprites.evaluation import held_out_scenes, text_to_image_accuracy
 from trifold.video.sprites.pictures import SpritePictures
 from trifold.video.sprites.tokenizer import build_tokenizer
@@ -16,59 +19,13 @@ from trifold.video.sprites.words import VISIBLE
 from trifold.video.text_to_image import TextToImage
 
 pytest.importorskip("transformers")
-FOLDER = Path(__file__).parents[2] / "video" / "pretrained"
-
-
-@pytest.fixture(scope="module")
-def base() -> TextToImage:
-    return TextToImage.load("sprites")
-
-
-@pytest.fixture(scope="module")
-def classifier() -> AttributeClassifier:
-    return AttributeClassifier.from_pretrained("sprites").eval()
-
-
-class TestShipped:
-    def test_size(self) -> None:
-        assert sum(f.stat().st_size for f in FOLDER.rglob("*") if f.is_file()) < 16e6
-
-    def test_reconstruction(self, base: TextToImage) -> None:
-        assert reconstruction_psnr(base.vae, 48) > 29.5
-
-    def test_the_classifier_reads_rendered_pictures(self, classifier: AttributeClassifier) -> None:
-        accuracy = classifier_accuracy(classifier, 100)
-        assert min(accuracy[name] for name in VISIBLE) > 0.9
-
-    def test_pictures_show_what_held_out_captions_say(self, base: TextToImage, classifier: AttributeClassifier) -> None:
-        scores, drawn = text_to_image_accuracy(base, classifier, held_out_scenes(32), steps=12)
-        assert drawn.shape == (32, 64, 64, 3)
-        assert np.mean([scores[name] for name in VISIBLE]) > 0.85
-
-    def test_diffusers_opens_the_folder(self, base: TextToImage) -> None:
-        from diffusers import StableDiffusionPipeline
-
-        pipeline = StableDiffusionPipeline.from_pretrained(FOLDER / "sprites", torch_dtype=torch.float32)
-        pipeline.set_progress_bar_config(disable=True)
-        latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-        prompt = "a large blue star at sunset"
-        theirs = pipeline(
-            prompt, latents=latents, num_inference_steps=4, guidance_scale=3.0, height=64, width=64, output_type="np"
-        )
-        # Picture i of ours starts from the noise of seed + i.
-        ours = base.generate_images([prompt], steps=4, guidance_scale=3.0, seed=0)
-        assert np.abs(np.asarray(ours[0]) / 255 - theirs.images[0]).max() < 0.02
 
 
 class TestTraining:
-    """One update of every stage, on a handful of pictures."""
-
     def test_autoencoder_loss_falls(self) -> None:
         torch.manual_seed(0)
         model = AutoencoderLoss(build_autoencoder(), kl_weight=1e-5)
         assert sum(p.numel() for p in model.parameters()) < 1e6
-        from trifold.common.train import SampleNoise
-
         batch = {"pixels": torch.stack([SpritePictures(4)[i]["pixels"] for i in range(4)])}
         optimizer = torch.optim.Adam(model.parameters(), 2e-3)
         losses = []
@@ -94,13 +51,29 @@ class TestTraining:
         assert (tmp_path / "latents.safetensors").stat().st_mtime_ns == cache
         t2i.save_stable_diffusion_folder(tmp_path / "folder", autoencoder, text_model, build_tokenizer(), unet)
         again = TextToImage.load(tmp_path / "folder")
-        assert again.generate_images(["a red star"], steps=2).shape == (1, 64, 64, 3)
+        ours = again.generate_images(["a red star"], steps=2, guidance_scale=3.0, seed=4)
+        assert ours.shape == (1, 64, 64, 3)
+        pipeline = StableDiffusionPipeline.from_pretrained(tmp_path / "folder", torch_dtype=torch.float32)
+        pipeline.set_progress_bar_config(disable=True)
+        theirs = pipeline(
+            "a red star",
+            latents=torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(4)),
+            num_inference_steps=2,
+            guidance_scale=3.0,
+            height=64,
+            width=64,
+            output_type="np",
+        )
+        assert np.abs(np.asarray(ours[0]) / 255 - theirs.images[0]).max() < 0.02
+        scores, drawn = text_to_image_accuracy(
+            again, AttributeClassifier(reader.ClassifierConfig()), held_out_scenes(3), steps=2, batch_size=2
+        )
+        assert drawn.shape == (3, 64, 64, 3)
+        assert set(scores) == {*VISIBLE, "all"}
+        assert all(0 <= share <= 1 for share in scores.values())
 
     def test_dropped_captions_are_empty(self) -> None:
         tokenizer = build_tokenizer()
-        from trifold.common.train import SampleNoise
-        from trifold.video.schedule import Schedule
-
         seen = []
 
         def net(x: torch.Tensor, t: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
@@ -110,7 +83,7 @@ class TestTraining:
         empty = t2i.tokenise(tokenizer, [""])[0]
         tokens = t2i.tokenise(tokenizer, ["a red star"] * 200).short()
         batch = {"mean": torch.zeros(200, 4, 2, 2), "std": torch.ones(200, 4, 2, 2), "tokens": tokens}
-        loss = t2i.TextToImageLoss(Schedule.from_config(t2i.SCHEDULER, "here"), empty, 0.1)
+        loss = t2i.TextToImageLoss(Schedule.from_config(t2i.SCHEDULER, "here"), empty, 0.1, 0.5)
         value, _ = loss(net, batch, SampleNoise(0, range(200)))  # type: ignore[arg-type]
         dropped = (seen[0] == empty).all(1).float().mean()
         assert 0.04 < dropped < 0.18
