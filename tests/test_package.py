@@ -19,6 +19,7 @@ import pytest
 from trifold.cli.main import main
 from trifold.floorplan import training
 from trifold.floorplan.commands import COMMANDS
+from trifold.video.commands import COMMANDS as VIDEO_COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -140,14 +141,15 @@ def shell_lines(text: str) -> list[list[str]]:
 
 @pytest.fixture
 def called(monkeypatch) -> list[str]:
-    """Instead of running, a floorplan command only notes its name: its words are parsed for real."""
+    """Instead of running, a head's command only notes its name: its words are parsed for real."""
     names: list[str] = []
 
     def noting(verb: str, function: Callable[..., None]) -> Callable[..., None]:
         return functools.wraps(function)(lambda *_, **__: names.append(verb))
 
-    for verb, function in COMMANDS.items():
-        monkeypatch.setitem(COMMANDS, verb, noting(verb, function))
+    for commands in (COMMANDS, VIDEO_COMMANDS):
+        for verb, function in commands.items():
+            monkeypatch.setitem(commands, verb, noting(verb, function))
     stopped = SimpleNamespace(interrupted=False, step=0)
     monkeypatch.setattr(training, "run_training", lambda config: names.append("train") or stopped)
     return names
@@ -163,7 +165,7 @@ def test_commands_of_the_readme_exist(readme, called):
             assert {word for word in words[1:] if "=" not in word} <= targets, told
         for script in (word for word in words if word.startswith("scripts/")):
             assert (ROOT / script).is_file(), told
-        if words[:2] == ["trifold", "floorplan"]:
+        if words[0] == "trifold" and words[1] in ("floorplan", "video"):
             try:
                 assert main(words[1:]) == 0, told
             except SystemExit as stop:
@@ -172,7 +174,7 @@ def test_commands_of_the_readme_exist(readme, called):
         elif words[0] == "trifold":
             assert words[1] in ("doctor", "--version", "--help"), told
     assert called == verbs
-    assert "generate" in verbs
+    assert {"generate", "tune", "edit"} <= set(verbs)
 
 
 def test_python_of_the_readme_is_python(readme):
