@@ -11,15 +11,16 @@ On several processes: `accelerate launch scripts/train_sprites.py text-to-image`
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tyro
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from tqdm import tqdm
 from trifold.common.train import process_state
+from trifold.common.weights import write_json
 from trifold.video.sprites import autoencoder as vae
 from trifold.video.sprites import classifier as reader
 from trifold.video.sprites import text_to_image as t2i
@@ -88,16 +89,11 @@ def evaluate(
     )
     print(figures.table())
     if json_file:
-        json_file.write_text(json.dumps(dataclasses.asdict(figures), indent=2) + "\n")
+        write_json(json_file, dataclasses.asdict(figures))
     if sheet:
-        first = drawn[:60]
-        rows = [first[i : i + 10] for i in range(0, len(first) // 10 * 10, 10)]
-        height, width = first.shape[1:3]
-        picture = Image.new("RGB", (10 * width, len(rows) * height))
-        for i, row in enumerate(rows):
-            for j, cell in enumerate(row):
-                picture.paste(Image.fromarray(cell), (j * width, i * height))
-        picture.save(sheet)
+        first = drawn[: min(60, len(drawn) // 10 * 10)]
+        rows = [np.concatenate(list(row), axis=1) for row in first.reshape(-1, 10, *first.shape[1:])]
+        Image.fromarray(np.concatenate(rows)).save(sheet)
         print("\n".join(caption(scene) for scene in held_out_scenes(len(first))))
 
 

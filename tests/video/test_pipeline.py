@@ -8,24 +8,14 @@ from trifold.video.clip import Audio
 from trifold.video.editing import Inversion, invert_latents, sample_latents
 from trifold.video.errors import VideoError
 from trifold.video.pipeline import TuneAVideo
-from trifold.video.text_to_image import LatentSpace, TextToImage
+from trifold.video.text_to_image import LatentSpace
 
-from .tiny import tiny_clip, tiny_frames, tiny_tuning, write_tiny
+from .tiny import tiny_clip, tiny_frames, tiny_tuning
 
 PROMPT = "a red square moves left"
 OTHER = "a blue circle moves right"
 SOUND = Audio(np.zeros((2, 480), dtype=np.float32), 48000)
 CLIP = tiny_clip(name="square", audio=SOUND)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("base") / "sd")
-
-
-@pytest.fixture(scope="module")
-def base(folder):
-    return TextToImage.load(folder, device="cpu")
 
 
 @pytest.fixture(scope="module")

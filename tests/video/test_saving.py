@@ -3,22 +3,11 @@
 import pytest
 from trifold.video.errors import VideoError
 from trifold.video.pipeline import TuneAVideo
-from trifold.video.text_to_image import TextToImage
 
-from .tiny import same_tensors, tiny_clip, tiny_tuning, write_tiny
+from .tiny import same_tensors, tiny_clip, tiny_tuning
 
 CLIP = tiny_clip()
 OTHER = "a blue circle moves right"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("base") / "sd")
-
-
-@pytest.fixture(scope="module")
-def base(folder):
-    return TextToImage.load(folder, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -17,11 +17,6 @@ PROMPT = "a red square moves left"
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("base") / "sd")
-
-
-@pytest.fixture(scope="module")
 def model(folder):
     return TextToImage.load(folder, device="cpu")
 

@@ -15,7 +15,6 @@ from trifold.common.train import SampleNoise, TrainingDiverged, list_checkpoints
 from trifold.video.delta import Delta
 from trifold.video.errors import VideoError
 from trifold.video.pipeline import TuneAVideo
-from trifold.video.text_to_image import TextToImage
 from trifold.video.trainable import trainable_names
 from trifold.video.tuning import TuningClip, VideoTuning, tuning_loss
 
@@ -23,16 +22,6 @@ from .tiny import same_tensors, tiny_clip, tiny_tuning, write_tiny
 
 PROMPT = "a red square moves left"
 CLIP = tiny_clip(name="square")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return write_tiny(tmp_path_factory.mktemp("base") / "sd")
-
-
-@pytest.fixture(scope="module")
-def base(folder):
-    return TextToImage.load(folder, device="cpu")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,5 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def _merges(tokenizer: object) -> list[list[str]]:
-    import json
-
     found = json.loads(tokenizer.to_str())["model"]["merges"]  # type: ignore[attr-defined]
     return [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in found]
