@@ -20,7 +20,7 @@ from trifold.video.sprites.words import caption
 VARIANTS: dict[str, tuple[int, dict, dict, dict]] = {
     "untuned": (0, {}, {}, {}),
     "tuned (default)": (100, {}, {}, {}),
-    "group norm per frame": (100, {"group_norm": "frame"}, {}, {}),
+    "group norm over the clip": (100, {"group_norm": "clip"}, {}, {}),
     "published checkpointing": (100, {}, {"selection": "published_checkpointing"}, {}),
     "temporal attention only": (100, {}, {"selection": "temporal"}, {}),
     "from noise": (100, {}, {}, {"start": "noise"}),
@@ -29,8 +29,8 @@ VARIANTS: dict[str, tuple[int, dict, dict, dict]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="runs/sprites/text-to-image/model")
-    parser.add_argument("--classifier", default="runs/sprites/classifier/model")
+    parser.add_argument("--model", default="sprites")
+    parser.add_argument("--classifier", default="sprites")
     parser.add_argument("--num-clips", type=int, default=8)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--guidance-scale", type=float, default=5.0)

@@ -1,4 +1,4 @@
-"""The demo: three bubble diagrams, drawn by the shipped model, on one page."""
+"""The demo: floorplans for three bubble diagrams, and a clip that is edited by prompts, with the models that ship."""
 
 import argparse
 import time
@@ -10,41 +10,85 @@ from trifold.floorplan.animate import save_animation
 from trifold.floorplan.commands import show_progress
 from trifold.floorplan.page import save_page
 from trifold.floorplan.sheet import contact_sheet, save_picture
+from trifold.video.commands import tune
+from trifold.video.run_config import EditSettings, Reading, VideoRun
+from trifold.video.sprites.render import sprite_clip
+from trifold.video.sprites.words import Scene, caption
 
 DIAGRAMS = {
     "two_bedrooms": "Six rooms: two bedrooms around a living room",
     "family_eight_rooms": "Eight rooms: a family flat",
     "bay_corner_studio": "Four rooms, not Manhattan: five-cornered rooms ask for oblique walls",
 }
+SCENE = Scene("red", shape="car", motion="right", background="meadow", seed=7)
+EDITS = (
+    "a blue car moving to the right on a meadow",
+    "a red heart moving to the right on a meadow",
+    "a red car moving to the right under a night sky",
+    "a red car moving to the right on a meadow, cartoon style",
+)
+
+
+def floorplans(folder: Path, num_plans: int, steps: int) -> Path:
+    """Draw plans for every diagram; returns the page that shows them."""
+    model = HouseDiffusion.from_pretrained("procedural")
+    sections, everything = [], []
+    for name, text in DIAGRAMS.items():
+        diagram = BubbleDiagram.example(name)
+        plans = model.generate(diagram, num_plans, steps=steps, progress=show_progress)
+        print(f"{name}: {len(plans)} plans")
+        sections.append((name.replace("_", " "), text, plans, diagram))
+        everything += plans
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        for i, plan in enumerate(plans):
+            plan.save(folder / name / f"plan-{i}.svg")
+            plan.save(folder / name / f"plan-{i}.json")
+    save_page(folder / "index.html", sections, title="Floor plans from bubble diagrams")
+    save_picture(contact_sheet(everything, columns=num_plans), folder / "sheet.png")
+    frames = model.frames(BubbleDiagram.example("two_bedrooms"), steps=steps)
+    save_animation(frames, folder / "denoising.gif")
+    return folder / "index.html"
+
+
+def video(folder: Path, tuning_steps: int, steps: int) -> Path:
+    """Tune on a clip of the sprites world and edit it; returns the page that plays source and edits."""
+    source = folder.with_name("source.mp4")
+    sprite_clip(SCENE, num_frames=8).clip.save(source)
+    tune(
+        VideoRun(
+            clip=source,
+            prompt=caption(SCENE),
+            edit_prompts=EDITS,
+            output_dir=folder,
+            max_train_steps=tuning_steps,
+            learning_rate=3e-4,
+            gradient_checkpointing=False,
+            report_to="none",
+            resume_from_checkpoint="latest",
+            reading=Reading(num_frames=8),
+            edit=EditSettings(steps=steps, guidance_scale=5.0),
+        )
+    )
+    return folder / "index.html"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, default=Path("demo"))
     parser.add_argument("--num-plans", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument("--steps", type=int, default=100, help="denoising steps of a plan")
+    parser.add_argument("--tuning-steps", type=int, default=250, help="updates on the clip")
+    parser.add_argument("--edit-steps", type=int, default=40, help="denoising steps of an edit")
+    parser.add_argument("--open", action="store_true", help="open the pages in a browser")
     args = parser.parse_args()
     start = time.perf_counter()
-    model = HouseDiffusion.from_pretrained("procedural")
-    sections, everything = [], []
-    for name, caption in DIAGRAMS.items():
-        diagram = BubbleDiagram.example(name)
-        plans = model.generate(diagram, args.num_plans, steps=args.steps, progress=show_progress)
-        print(f"{name}: {len(plans)} plans")
-        sections.append((name.replace("_", " "), caption, plans, diagram))
-        everything += plans
-        (args.output_dir / name).mkdir(parents=True, exist_ok=True)
-        for i, plan in enumerate(plans):
-            plan.save(args.output_dir / name / f"plan-{i}.svg")
-            plan.save(args.output_dir / name / f"plan-{i}.json")
-    save_page(args.output_dir / "index.html", sections, title="Floor plans from bubble diagrams")
-    save_picture(contact_sheet(everything, columns=args.num_plans), args.output_dir / "sheet.png")
-    frames = model.frames(BubbleDiagram.example("two_bedrooms"), steps=args.steps)
-    save_animation(frames, args.output_dir / "denoising.gif")
-    print(f"{args.output_dir / 'index.html'}  ({time.perf_counter() - start:.0f} s)")
-    if args.open:
-        webbrowser.open((args.output_dir / "index.html").resolve().as_uri())
+    pages = [
+        floorplans(args.output_dir / "floorplan", args.num_plans, args.steps),
+        video(args.output_dir / "video", args.tuning_steps, args.edit_steps),
+    ]
+    print(*pages, f"({time.perf_counter() - start:.0f} s)")
+    for page in pages if args.open else ():
+        webbrowser.open(page.resolve().as_uri())
 
 
 if __name__ == "__main__":

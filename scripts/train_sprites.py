@@ -59,8 +59,8 @@ def text_to_image(config: OmitArgPrefixes[t2i.TextToImageTraining] = TEXT_TO_IMA
 
 
 def evaluate(
-    model: str = "runs/sprites/text-to-image/model",
-    classifier: str = "runs/sprites/classifier/model",
+    model: str = "sprites",
+    classifier: str = "sprites",
     *,
     num_captions: int = 500,
     steps: int = 20,
@@ -71,8 +71,8 @@ def evaluate(
     """The held-out figures of a base model: PSNR, and attribute accuracy of its pictures.
 
     Args:
-        model: Stable Diffusion folder.
-        classifier: folder of the attribute classifier.
+        model: packaged name or Stable Diffusion folder.
+        classifier: packaged name or folder of the attribute classifier.
         num_captions: captions whose combinations were kept out of training.
         steps: denoising steps.
         guidance_scale: classifier-free guidance.

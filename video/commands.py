@@ -265,9 +265,29 @@ COMMANDS = {
 }
 
 
+SEVERAL = {"edit": ("--prompt", "-p"), "tune": ("--edit-prompts",)}  # flags that may be repeated
+
+
 def run(argv: Sequence[str]) -> None:
     """Entry of `trifold video`."""
-    tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="trifold video", description=__doc__, args=list(argv))
+    args = gathered(argv, SEVERAL.get(argv[0], ()) if argv else ())
+    tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="trifold video", description=__doc__, args=args)
+
+
+def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """The words with what follows a repeated flag moved behind its first occurrence, or the last would silently win."""
+    groups: list[list[str]] = [[]]
+    first: dict[str, list[str]] = {}
+    for word in argv:
+        if word in flags and word in first:
+            groups.append(first[word])  # written once, below
+        elif word.startswith("-"):
+            groups.append([word])
+            first.setdefault(word, groups[-1])
+        else:
+            groups[-1].append(word)
+    once = {id(group): group for group in groups}
+    return [word for group in once.values() for word in group]
 
 
 # ------------------------------------------------------------------------------------------------------ checks

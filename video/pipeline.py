@@ -60,7 +60,7 @@ class TuneAVideo:
         source: str | Path | TextToImage,
         *,
         temporal_init: TemporalInit = "zero",
-        group_norm: GroupNormOver = "clip",
+        group_norm: GroupNormOver = "frame",
         seed: int = 0,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str | None = None,
@@ -72,7 +72,8 @@ class TuneAVideo:
             source: what `TextToImage.load` takes, or a loaded one (which stays usable; weights are shared until tuned,
                 and `dtype`, `device`, `variant` are then its own).
             temporal_init: "zero": an untuned unet leaves every frame alone; "original": Tune-A-Video's random bias.
-            group_norm: statistics over the "clip", as the original, or per "frame".
+            group_norm: statistics per "frame", which edits the sprites world better, or over the "clip", as the
+                original.
             seed: of the temporal attention's initial weights.
             dtype, device, variant: see `TextToImage.load`.
 

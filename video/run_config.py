@@ -79,8 +79,8 @@ class VideoRun(VideoTuning):
     """Edits to make as soon as tuning is done."""
     temporal_init: TemporalInit = "zero"
     """zero: the untuned model leaves frames alone; original: Tune-A-Video's random bias."""
-    group_norm: GroupNormOver = "clip"
-    """Statistics of group norms over the clip, as the original, or over each frame."""
+    group_norm: GroupNormOver = "frame"
+    """Statistics of group norms over each frame, or over the clip, as the original."""
     dtype: Precision = "float32"
     """Precision of the denoiser when edits are made; tuning has mixed_precision."""
     reading: Annotated[Reading, tyro.conf.arg(name="")] = field(default_factory=Reading)

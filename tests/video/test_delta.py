@@ -37,7 +37,7 @@ def test_a_delta_is_the_trained_tensors_and_its_story(tuned, folder):
     delta = Delta.load(path)
     assert delta.num_bytes == sum(t.numel() * 4 for t in tensors.values())
     assert (delta.base, delta.prompt, delta.clip, delta.steps) == (str(folder), PROMPT, "square", 3)
-    assert (delta.selection, delta.temporal_init, delta.group_norm) == ("queries_and_temporal", "zero", "clip")
+    assert (delta.selection, delta.temporal_init, delta.group_norm) == ("queries_and_temporal", "zero", "frame")
     assert delta.mark == pipe.tuned.mark
     assert len(delta.mark.probes) == PROBES
     with safe_open(path, "pt") as file:
@@ -94,8 +94,8 @@ def test_a_base_of_another_shape_is_refused(tuned, tmp_path, unet):
 
 
 def test_another_inflation_is_refused(tuned, base):
-    other = TuneAVideo.from_text_to_image(base, group_norm="frame")
-    with pytest.raises(VideoError, match="was tuned with group_norm 'clip', this unet has 'frame'"):
+    other = TuneAVideo.from_text_to_image(base, group_norm="clip")
+    with pytest.raises(VideoError, match="was tuned with group_norm 'frame', this unet has 'clip'"):
         other.load_delta(tuned[1])
 
 

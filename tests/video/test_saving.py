@@ -38,6 +38,6 @@ def test_an_image_folder_is_not_a_tuned_one(folder):
 
 
 def test_statistics_per_frame_are_remembered(base, tmp_path):
-    pipe = TuneAVideo.from_text_to_image(base, group_norm="frame")
+    pipe = TuneAVideo.from_text_to_image(base, group_norm="clip")
     read = TuneAVideo.from_pretrained(pipe.save_pretrained(tmp_path / "tuned"), device="cpu")
-    assert read.unet.config.group_norm == "frame"
+    assert read.unet.config.group_norm == "clip"

@@ -32,8 +32,8 @@ def autoencoder_training() -> AutoencoderTraining:
     return AutoencoderTraining(
         output_dir=Path("runs/sprites/autoencoder"),
         train_batch_size=16,
-        max_train_steps=2_400,
-        learning_rate=1e-3,
+        max_train_steps=2_700,
+        learning_rate=8e-4,
         lr_scheduler="cosine",
         lr_warmup_steps=100,
         adam_beta2=0.99,

@@ -33,7 +33,7 @@ class AttributeClassifier(PretrainedModel):
     """
 
     config_class = ClassifierConfig
-    packaged: ClassVar[Mapping[str, str]] = {"sprites": "pretrained/sprites-classifier"}
+    packaged: ClassVar[Mapping[str, str]] = {"sprites": "../pretrained/sprites-classifier"}
 
     def __init__(self, config: ClassifierConfig):
         super().__init__()
@@ -82,7 +82,7 @@ def classifier_training() -> ClassifierTraining:
     return ClassifierTraining(
         output_dir=Path("runs/sprites/classifier"),
         train_batch_size=64,
-        max_train_steps=2_000,
+        max_train_steps=3_200,
         learning_rate=2e-3,
         lr_scheduler="cosine",
         lr_warmup_steps=100,
