@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import shapely
 from PIL import Image
 
@@ -55,7 +56,7 @@ def save_animation(
     if size < 16 or size % 2:
         raise FloorplanError(f"expected an even number of at least 16, found {size}", source=source, field="size")
     pictures = _pictures(frames, size, palette, plan_view([frames[-1]], margin=0.15))
-    data = _gif(pictures, fps, hold) if suffix == ".gif" else _mp4(pictures, size, fps, hold)
+    data = _gif(pictures, fps, hold) if suffix == ".gif" else _mp4(pictures, fps, hold)
     write_whole(path, data)
 
 
@@ -71,26 +72,21 @@ def _gif(pictures: Iterator[Image.Image], fps: float, hold: float) -> bytes:
     return buffer.getvalue()
 
 
-def _mp4(pictures: Iterator[Image.Image], size: int, fps: float, hold: float) -> bytes:
-    try:
-        import av
-    except ImportError as error:
-        raise ImportError("writing .mp4 needs PyAV: pip install 'trifold[video]' (or write a .gif)") from error
-    rate = Fraction(fps).limit_denominator(1000)
+def _mp4(pictures: Iterator[Image.Image], fps: float, hold: float) -> bytes:
+    # The core loads torch, which a GIF does not need.
+    from ..common.movie import write_h264
+
     with tempfile.TemporaryDirectory() as folder:
-        name = str(Path(folder) / "animation.mp4")
-        with av.open(name, "w") as container:
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "18"})
-            stream.pix_fmt = "yuv420p"
-            stream.width = stream.height = size
-            image: Image.Image | None = None
-            for image in pictures:
-                for packet in stream.encode(av.VideoFrame.from_image(image)):
-                    container.mux(packet)
-            if image is not None:
-                for _ in range(round(hold * fps)):
-                    for packet in stream.encode(av.VideoFrame.from_image(image)):
-                        container.mux(packet)
-            for packet in stream.encode():
-                container.mux(packet)
-        return Path(name).read_bytes()
+        path = Path(folder) / "animation.mp4"
+        write_h264(path, _held(pictures, round(hold * fps)), Fraction(fps).limit_denominator(1000))
+        return path.read_bytes()
+
+
+def _held(pictures: Iterator[Image.Image], count: int) -> Iterator[np.ndarray]:
+    """The pictures as arrays, the last one `count` times more."""
+    frame: np.ndarray | None = None
+    for picture in pictures:
+        frame = np.asarray(picture)
+        yield frame
+    if frame is not None:
+        yield from [frame] * count

@@ -4,6 +4,7 @@ The other loops are in `implicit.py`, `edm.py`, `langevin.py`; diffusers' schedu
 """
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -15,6 +16,8 @@ from .path import AffinePath
 from .step import DenoiserLike, Level, OnStep, Progress, Times, eps_of, level_at, levels_of, run_steps
 
 Variance = Literal["fixed_small", "fixed_large", "learned", "learned_range"]
+VarianceRule = Callable[[float, float], float]
+"""(posterior variance, forward variance) of a step -> the variance to sample it with."""
 
 
 def transition(t: Level, s: Level) -> tuple[float, float]:
@@ -68,7 +71,7 @@ def ancestral(
     times: Times,
     cond: Any = None,
     *,
-    variance: Variance = "fixed_small",
+    variance: Variance | VarianceRule = "fixed_small",
     generator: Randomness = None,
     on_step: OnStep | None = None,
     progress: Progress | None = None,
@@ -80,11 +83,12 @@ def ancestral(
         times: number of steps, or descending times (original time on a discrete path) that end clean.
         variance: `fixed_small` (beta tilde); `fixed_large` (beta); `learned`, the denoiser's own variance of the step
             t -> t - 1, so times must be neighbours; or `learned_range`, where the net's place between the two logs
-            (Nichol & Dhariwal 2021, eq. 15) is kept and the logs are those of t -> s, so any times will do.
+            (Nichol & Dhariwal 2021, eq. 15) is kept and the logs are those of t -> s, so any times will do. Or a
+            function of a step's two fixed variances, `VarianceRule`.
 
     Returns: [B, ...] state at times[-1]; the last step adds no noise.
     """
-    if variance not in ("fixed_small", "fixed_large", "learned", "learned_range"):
+    if not callable(variance) and variance not in ("fixed_small", "fixed_large", "learned", "learned_range"):
         raise ValueError(f"variance: expected fixed_small, fixed_large, learned or learned_range, found {variance!r}")
     noise = as_noise(generator)
     levels = levels_of(denoiser.path, times)
@@ -103,7 +107,9 @@ def ancestral(
         mean = c_x * x_t + c_0 * x0
         if s is levels[-1]:
             return x0, mean
-        if learned is None:
+        if callable(variance):
+            std = math.sqrt(variance(small, large))
+        elif learned is None:
             std = math.sqrt(small if variance == "fixed_small" else large)
         elif variance == "learned":
             if t.t - s.t != 1:

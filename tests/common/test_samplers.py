@@ -339,6 +339,20 @@ def test_variances_are_the_respaced_chains():
         ancestral_variances(DDPM, 5, "learned")
 
 
+def test_a_variance_rule_sees_each_steps_fixed_variances_and_decides():
+    times, denoiser = [900, 500, 200, 10, 0, -1], mixture(DDPM)
+    x = torch.randn(2, 500, dtype=F64, generator=gen(0))
+    for name, kept in (("fixed_small", 0), ("fixed_large", 1)):
+        seen = []
+        rule = lambda *both: seen.append(both) or both[kept]  # noqa: B023, E731
+        by_rule = ancestral(denoiser, x, times, variance=rule, generator=gen(1))
+        assert torch.equal(by_rule, ancestral(denoiser, x, times, variance=name, generator=gen(1)))
+        expected = ancestral_variances(DDPM, times, name)[:-1].tolist()  # the last step adds no noise
+        assert [pair[kept] for pair in seen] == pytest.approx(expected)
+    silent = ancestral(denoiser, x, times, variance=lambda small, large: 0.0, generator=gen(1))
+    assert torch.equal(silent, ancestral(denoiser, x, times, variance=lambda small, large: 0.0, generator=gen(2)))
+
+
 def test_a_subsequence_equals_the_respaced_path():
     """Original times under a subsequence give the same sample as a denoiser that lives on the respaced path."""
     times = [999, 700, 400, 31, 5, -1]

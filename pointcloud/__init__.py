@@ -1,0 +1,20 @@
+"""Point clouds: Luo & Hu's diffusion, a point transformer on the core, data, metrics, meshes and pictures."""
+
+from .cloud import PointCloud
+from .diffusion import PointDiffusion, PointDiffusionConfig
+from .errors import PointCloudError
+from .mesh import Mesh
+from .normalise import Normalisation
+from .sources import open_source
+from .surface import cloud_to_mesh
+
+__all__ = [
+    "Mesh",
+    "Normalisation",
+    "PointCloud",
+    "PointCloudError",
+    "PointDiffusion",
+    "PointDiffusionConfig",
+    "cloud_to_mesh",
+    "open_source",
+]

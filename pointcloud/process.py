@@ -1,0 +1,149 @@
+"""The diffusion of points: its path, which noise levels are visited, what a training step computes, and the samplers.
+
+Shape letters: B clouds, N points, Z shape latent, K draws of the prior per cloud.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from torch import Tensor
+
+from ..common.diffusion import (
+    PerSampleNoise,
+    Sampler,
+    VPCosinePath,
+    ancestral,
+    ddim,
+    edm_heun,
+    from_diffusers,
+    ode,
+    scheduler_for,
+    vp_cosine_path,
+)
+from ..common.diffusion.diffusers_adapter import DiffusersSampler
+from ..common.diffusion.step import Progress, Times
+
+SamplerName = Literal["ddpm", "ddim", "heun", "ode", "dpmsolver++", "sde-dpmsolver++"]
+
+
+def point_path() -> VPCosinePath:
+    """alpha = cos(pi t / 2), sigma = sin(pi t / 2): pure noise at t = 1, where the SNR is exactly zero."""
+    return vp_cosine_path(0.0)
+
+
+def shifted_time(t: Tensor, shift: float) -> Tensor:
+    """The time on `point_path` at which sigma / alpha is `shift` times that of t; 0 and 1 stay. Shape of t, float64.
+
+    A shift above 1 moves effort to noise at which the whole shape is decided, one below 1 to fine detail: the more
+    points a cloud has, the more noise hides it. (Hoogeboom et al. 2023, section 2.1, on images)
+    """
+    angle = 0.5 * math.pi * t.double()
+    moved = torch.atan2(shift * angle.sin(), angle.cos()) * (2 / math.pi)
+    return torch.where(t == 1, 1.0, moved)
+
+
+def sampling_times(steps: int, shift: float) -> list[float]:
+    """steps + 1 times from 1 (noise) to 0 (data), even but for the shift. Raises ValueError for no steps."""
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, found {steps}")
+    return shifted_time(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift).tolist()
+
+
+def sampler_named(name: str, shift: float = 1.0) -> Sampler:
+    """The samplers a user can name: ancestral "ddpm", "ddim", EDM's "heun", the plain "ode" by Heun, DPM-Solver++ 2M.
+
+    "heun" and "ode" ask the net twice a step. Raises ValueError for another name.
+    """
+    if name in ("dpmsolver++", "sde-dpmsolver++"):
+        # Its own table of levels is that of flow matching, which reaches the zero SNR that no table of betas can hold.
+        return from_diffusers(
+            scheduler_for(
+                point_path(),
+                DPMSolverMultistepScheduler,
+                algorithm_type=name,
+                use_flow_sigmas=True,
+                prediction_type="flow_prediction",
+                flow_shift=shift,
+            )
+        )
+    ours: dict[str, Sampler] = {"ddpm": ancestral, "ddim": ddim, "heun": edm_heun, "ode": partial(ode, method="heun")}
+    if name not in ours:
+        raise ValueError(f"sampler: expected one of {', '.join(get_args(SamplerName))}, found {name!r}")
+    return ours[name]
+
+
+def times_for(sampler: Sampler, steps: int, shift: float) -> Times:
+    """What `sampler` takes as its times: diffusers' schedulers choose their own, told only how many."""
+    times = sampling_times(steps, shift)
+    return steps if isinstance(sampler, DiffusersSampler) else times
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingBatch:
+    """B normalised clouds and everything that is random about one training step."""
+
+    points: Tensor
+    """Float32 [B, N, 3]."""
+    labels: Tensor
+    """Long [B], NO_CLASS where the class is not told."""
+    keep_shape: Tensor
+    """Bool [B], False where the shape latent is not told."""
+    t: Tensor
+    """[B] times of the points."""
+    noise: Tensor
+    """Standard normal [B, N, 3]."""
+    posterior_noise: Tensor
+    """Standard normal [B, 1 + K, Z]: one latent for the points, K for the prior; Z = 0 where there is no latent."""
+    prior_t: Tensor
+    """[B, K] times of the prior."""
+    prior_noise: Tensor
+    """Standard normal [B, K, Z]."""
+
+
+@dataclass(frozen=True, eq=False)
+class PointLosses:
+    """Losses of each cloud, float32 [B]: denoising (mean over coordinates), kl of the latent in nats, prior (mean over
+    its draws). The last two are zeros where there is no latent."""
+
+    denoising: Tensor
+    kl: Tensor
+    prior: Tensor
+
+    def total(self, kl_weight: float) -> Tensor:
+        """The scalar to minimise. The prior has weights of its own and does not reach the encoder: no factor needed."""
+        return (self.denoising + kl_weight * self.kl + self.prior).mean()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How points are drawn, see `PointDiffusion.generate`."""
+
+    steps: int = 20
+    sampler: SamplerName | Sampler = "ddim"
+    guidance_scale: float = 1.0
+    batch_points: int = 65_536
+    progress: Progress | None = None
+
+    def batches(self, clouds: int, num_points: int) -> Iterator[slice]:
+        """Consecutive clouds of at most `batch_points` points together (a larger cloud comes alone)."""
+        size = max(1, self.batch_points // num_points)
+        for start in range(0, clouds, size):
+            yield slice(start, min(start + size, clouds))
+
+
+def consecutive_seeds(seed: int, count: int) -> list[int]:
+    if not 0 <= seed < 2**63 - count:
+        raise ValueError(f"seed: expected 0 to 2^63 - 1, found {seed}")
+    return [seed + i for i in range(count)]
+
+
+def noise_streams(seeds: Sequence[int]) -> PerSampleNoise:
+    """One stream of noise per cloud, so that a cloud does not depend on its batch."""
+    return PerSampleNoise([torch.Generator().manual_seed(seed) for seed in seeds])

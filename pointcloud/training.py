@@ -1,0 +1,274 @@
+"""Training a point transformer on procedural shapes, or on any data set of clouds or meshes.
+
+Shape letters: B clouds, P points kept of a cloud, N points trained on, K draws of the prior per cloud, Z shape latent.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..common.diffusion.losses import Weighting
+from ..common.train import SampleNoise, TrainConfig, TrainResult, process_state, train
+from .cloud import PointCloud
+from .conditioning import NO_CLASS
+from .diffusion import PointDiffusion
+from .diffusion_config import PointDiffusionConfig
+from .errors import PointCloudError
+from .latent import LatentPriorConfig, ShapeEncoderConfig
+from .normalise import NormalisationMode
+from .process import PointLosses, TrainingBatch, point_path, shifted_time
+from .sources import PROCEDURAL, CloudSource, open_source
+from .training_data import TrainingClouds, prepare_clouds
+from .transformer import PointTransformerConfig
+
+
+@dataclass(frozen=True)
+class PointCloudTraining(TrainConfig):
+    """A training run of the point transformer."""
+
+    data: str = PROCEDURAL
+    """`procedural`, or a file or folder that `open_source` knows: hdf5, npy, npz, meshes, clouds."""
+    up: Literal["y", "z"] = "y"
+    """The axis of the data that points up; z is turned to y."""
+    classes: tuple[str, ...] = ()
+    """Classes to train on; none: all of them."""
+    num_clouds: int | None = 6000
+    """Clouds prepared before training; None for all of a data set that has an end."""
+    stored_points: int = 4096
+    """Points kept of each."""
+    num_points: int = 1024
+    """Points of a training sample, another subset of those kept every time."""
+    normalisation: NormalisationMode = "global"
+    """How clouds are normalised."""
+    cache: Path | None = None
+    """A file for the prepared clouds: written if it is missing, else read. None: they are prepared for every run."""
+    preparation_workers: int = 0
+    """Processes that prepare clouds; 0 uses the training process."""
+    validation_split: Literal["val", "test"] | None = "val"
+    """Where validation takes its clouds from; None: it only draws a picture."""
+    validation_clouds: int = 24
+    """Clouds drawn, and compared, at each validation."""
+
+    rotation: float = 0.0
+    """Each sample is turned about the vertical axis by up to this many degrees either way."""
+    scale_jitter: float = 0.0
+    """Each sample is scaled by a factor between 1 - this and 1 + this."""
+    class_dropout: float = 0.1
+    """Share of samples whose class is not told, for guidance."""
+    latent_dropout: float = 0.1
+    """Share of samples whose shape latent is not told, so that the same net works without one."""
+    kl_weight: float = 2e-4
+    """Factor of the latent's KL divergence (nats, summed) beside the mean squared error of a coordinate."""
+    prior_draws: int = 8
+    """Noise levels that the prior is trained on for every latent."""
+    weighting: Weighting = "uniform"
+    """Of the squared error of the net's output, see the core's losses."""
+    time_shift: float = 1.0
+    """Noise levels drawn in training times this, see `shifted_time`."""
+    model: PointDiffusionConfig = field(default_factory=PointDiffusionConfig)
+    """The nets; classes and normalisation are filled in from the data."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("class_dropout", "latent_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a share in [0, 1), found {getattr(self, name)}")
+        for name, least in (("num_points", 1), ("validation_clouds", 1), ("prior_draws", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: must be at least {least}, found {getattr(self, name)}")
+        if self.stored_points < self.num_points:
+            raise ValueError(f"stored_points: {self.stored_points} are fewer than num_points {self.num_points}")
+        if not 0 <= self.scale_jitter < 1 or not 0 <= self.rotation <= 180:
+            raise ValueError("expected scale_jitter in [0, 1) and rotation in [0, 180] degrees")
+        if self.time_shift <= 0:
+            raise ValueError(f"time_shift: must be positive, found {self.time_shift}")
+
+
+def procedural_small() -> PointCloudTraining:
+    """The shipped model: below 4 M parameters, trained on procedural shapes on a CPU in bfloat16."""
+    return PointCloudTraining(
+        output_dir=Path("runs/pointcloud-procedural"),
+        train_batch_size=32,
+        max_train_steps=12_000,
+        learning_rate=1e-3,
+        lr_scheduler="cosine",
+        lr_warmup_steps=300,
+        adam_beta2=0.99,
+        mixed_precision="bf16",
+        use_ema=True,
+        ema_decay=0.999,
+        ema_power=3 / 4,
+        validation_steps=2_000,
+        num_clouds=12_000,
+        model=PointDiffusionConfig(
+            net=PointTransformerConfig(num_stages=4, reader_depth=1, reader_heads=4, reader_mult=2.5, cond_width=80),
+            latent_dim=32,
+            encoder=ShapeEncoderConfig(width=96, point_width=64, num_tokens=16),
+            prior=LatentPriorConfig(width=128, depth=3),
+        ),
+    )
+
+
+PRESETS = {"procedural-small": procedural_small}
+
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+def open_split(config: PointCloudTraining, split: Literal["train", "val", "test"]) -> CloudSource:
+    """One split of the run's data, every cloud with `stored_points` points."""
+    return open_source(
+        config.data,
+        split=split,
+        classes=config.classes or None,
+        num_points=config.stored_points,
+        seed=config.seed,
+        up=config.up,
+    )
+
+
+def training_clouds(config: PointCloudTraining) -> TrainingClouds:
+    """The clouds a run trains on, from `config.cache` where that file is there."""
+    facts = {
+        "data": config.data,
+        "up": config.up,
+        "classes": list(config.classes),
+        "num_clouds": config.num_clouds,
+        "stored_points": config.stored_points,
+        "seed": config.seed,
+    }
+    if config.cache is not None and config.cache.is_file():
+        return TrainingClouds.load(config.cache, config.normalisation, facts)
+    clouds = prepare_clouds(
+        open_split(config, "train"),
+        config.normalisation,
+        num_clouds=config.num_clouds,
+        in_order=config.data == PROCEDURAL,
+        num_workers=config.preparation_workers,
+        seed=config.seed,
+    )
+    if config.cache is not None:
+        clouds.save(config.cache, facts)
+    return clouds
+
+
+def held_out_clouds(config: PointCloudTraining) -> list[tuple[PointCloud, str]]:
+    """(cloud of at most 2048 points in the data's units, its class) for validation, spread over the split."""
+    if config.validation_split is None:
+        return []
+    source = open_split(config, config.validation_split)
+    count = min(config.validation_clouds, len(source))
+    endless = config.data == PROCEDURAL
+    items = [source[i if endless else i * len(source) // count] for i in range(count)]
+    clouds = [PointCloud(item.points, name=item.name) for item in items]
+    kept = [cloud.subsampled(min(2048, cloud.num_points), config.seed) for cloud in clouds]
+    return [(cloud, source.classes[item.label]) for cloud, item in zip(kept, items, strict=True)]
+
+
+# ------------------------------------------------------------------------------------------------------------- loss
+
+
+def draw_batch(points: Tensor, labels: Tensor, noise: SampleNoise, config: PointCloudTraining) -> TrainingBatch:
+    """Clouds [B, P, 3] and labels [B] with everything that is random about their training step.
+
+    Every sample draws from its own stream, so the step does not depend on how samples are batched.
+    """
+    kept, latent = points.shape[1], config.model.latent_dim
+    if config.num_points < kept:
+        rows = noise.rand(kept).argsort(dim=1)[:, : config.num_points]
+        points = points.gather(1, rows[..., None].expand(-1, -1, 3))
+    points = augmented(points.float(), noise, config)
+    path = point_path()
+    draws = config.prior_draws if latent else 0
+    span = path.t_max - path.t_min
+    return TrainingBatch(
+        points=points,
+        labels=torch.where(noise.rand() < config.class_dropout, NO_CLASS, labels),
+        keep_shape=noise.rand() >= config.latent_dropout,
+        t=shifted_time(path.t_min + span * noise.rand(), config.time_shift).clamp(path.t_min, path.t_max).float(),
+        noise=noise.randn_like(points),
+        posterior_noise=noise.randn(1 + draws, latent),
+        prior_t=path.t_min + span * noise.rand(draws),
+        prior_noise=noise.randn(draws, latent),
+    )
+
+
+def augmented(points: Tensor, noise: SampleNoise, config: PointCloudTraining) -> Tensor:
+    """Points [B, N, 3] turned about the y axis and scaled, as far as the run wants it."""
+    if config.rotation:
+        angle = math.radians(config.rotation) * (2 * noise.rand() - 1)
+        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
+        x, y, z = points.unbind(-1)
+        points = torch.stack([cos * x + sin * z, y, cos * z - sin * x], dim=-1)
+    if config.scale_jitter:
+        points = points * (1 + config.scale_jitter * (2 * noise.rand() - 1))[:, None, None]
+    return points
+
+
+def training_loss(
+    model: nn.Module, batch: Sequence[Tensor], noise: SampleNoise, *, config: PointCloudTraining
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss of one batch (points [B, P, 3], labels [B]): denoising, the latent's KL, the prior."""
+    losses: PointLosses = model(draw_batch(batch[0], batch[1], noise, config), config.weighting)
+    metrics = {"denoising": losses.denoising.mean().detach()}
+    if config.model.latent_dim:
+        metrics |= {"kl": losses.kl.mean().detach(), "prior": losses.prior.mean().detach()}
+    return losses.total(config.kl_weight).float(), metrics
+
+
+# -------------------------------------------------------------------------------------------------------------- run
+
+
+def run_training(config: PointCloudTraining) -> TrainResult:
+    """Train as configured; the final model is written to `output_dir/model`.
+
+    Raises PointCloudError where the data cannot be read or does not fit the settings, and as the core's `train`.
+    """
+    with process_state().main_process_first():  # the others then find the cache
+        clouds = training_clouds(config)
+    if clouds.points.shape[1] < config.num_points:
+        raise PointCloudError(f"num_points: {config.num_points}, but clouds have {clouds.points.shape[1]} points")
+    shape = dataclasses.replace(
+        config.model,
+        class_names=clouds.classes,
+        class_counts=clouds.class_counts,
+        normalisation=clouds.normalisation,
+    )
+    torch.manual_seed(config.seed)
+    model = PointDiffusion(shape)
+    held_out = held_out_clouds(config)
+    return train(
+        config,
+        model,
+        partial(training_loss, config=config),
+        clouds,
+        validate=partial(validate, held_out=held_out, count=config.validation_clouds),
+    )
+
+
+def validate(model: nn.Module, step: int, *, held_out: Sequence[tuple[PointCloud, str]], count: int) -> dict[str, Any]:
+    """A picture of `count` clouds drawn in 20 steps, and where there are held-out clouds MMD-CD to as many of theirs.
+
+    The same seeds every time, so that pictures and numbers of two steps can be compared.
+    """
+    from .metrics import chamfer_matrix
+    from .render import contact_sheet
+
+    assert isinstance(model, PointDiffusion)
+    drawn = model.generate(len(held_out) or count, class_name=[name for _, name in held_out] or None)
+    found: dict[str, Any] = {"clouds": torch.from_numpy(np.array(contact_sheet(drawn)))}
+    if held_out:
+        rule = model.config.normalisation  # where each shape is normalised by itself, all have the mean place and size
+        references = [rule.restore(rule.apply(cloud.points)[0]) for cloud, _ in held_out]
+        found["mmd_cd"] = float(chamfer_matrix(references, [cloud.points for cloud in drawn]).min(1).mean())
+    return found

@@ -1,0 +1,292 @@
+"""Training the point transformer: prepared clouds, what a step draws, which gradients flow; and it learns."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from trifold.common.pretrained import config_from_dict
+from trifold.common.train import SampleNoise
+from trifold.pointcloud import training as training_module
+from trifold.pointcloud.conditioning import NO_CLASS
+from trifold.pointcloud.diffusion import PointDiffusion
+from trifold.pointcloud.diffusion_config import PointDiffusionConfig
+from trifold.pointcloud.errors import PointCloudError
+from trifold.pointcloud.items import CloudItem
+from trifold.pointcloud.normalise import Normalisation
+from trifold.pointcloud.training import (
+    PRESETS,
+    PointCloudTraining,
+    draw_batch,
+    held_out_clouds,
+    procedural_small,
+    run_training,
+    training_loss,
+    validate,
+)
+from trifold.pointcloud.training_data import TrainingClouds, prepare_clouds
+
+from .tiny_points import CLASSES, random_cloud, tiny_config, tiny_model
+
+
+class Sheets:
+    """Bent sheets of three classes, 24 points each."""
+
+    classes = CLASSES
+
+    def __init__(self, count=9, sizes=(24,)):
+        self.count, self.sizes = count, sizes
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        points = random_cloud(self.sizes[index % len(self.sizes)], index % 1000).points
+        return CloudItem(points * (1 + index % 3), None, index % 3, f"sheet-{index}")
+
+
+def config_for(folder=Path("unused"), **changes):
+    settings = {
+        "output_dir": folder,
+        "train_batch_size": 4,
+        "max_train_steps": 2,
+        "learning_rate": 2e-3,
+        "report_to": "none",
+        "stored_points": 24,
+        "num_points": 16,
+        "num_clouds": None,
+        "prior_draws": 3,
+        "validation_split": None,
+        "model": tiny_config(class_names=()),
+    }
+    return PointCloudTraining(**{**settings, **changes})
+
+
+# ------------------------------------------------------------------------------------------------- prepared clouds
+
+
+def test_clouds_are_normalised_shuffled_and_counted():
+    clouds = prepare_clouds(Sheets(), "global")
+    assert clouds.points.shape == (9, 24, 3)
+    assert clouds.points.dtype == torch.float16
+    assert clouds.normalisation == Normalisation.fit("global", Sheets())
+    assert clouds.class_counts == (3, 3, 3)
+    back = clouds.normalisation.restore(clouds.points[4].float()).numpy()
+    original = Sheets()[4].points
+    order = np.abs(back[:, None] - original).max(-1).argmin(0)
+    assert sorted(order) == list(range(24))
+    assert list(order) != list(range(24))
+    np.testing.assert_allclose(back[order], original, atol=0.02)
+
+
+def test_clouds_do_not_depend_on_the_processes_that_read_them():
+    one, two = (prepare_clouds(Sheets(), "shape_unit", num_clouds=5, num_workers=n) for n in (0, 2))
+    assert torch.equal(one.points, two.points)
+    assert torch.equal(one.labels, two.labels)
+    assert torch.equal(prepare_clouds(Sheets(), "none", num_clouds=4, in_order=True).labels, torch.arange(4) % 3)
+
+
+def test_a_cache_is_read_only_for_what_it_was_made_from(tmp_path):
+    clouds = prepare_clouds(Sheets(), "global")
+    clouds.save(tmp_path / "clouds.npz", {"data": "sheets"})
+    loaded = TrainingClouds.load(tmp_path / "clouds.npz", "global", {"data": "sheets"})
+    assert torch.equal(loaded.points, clouds.points)
+    assert (loaded.classes, loaded.normalisation) == (clouds.classes, clouds.normalisation)
+    with pytest.raises(PointCloudError, match=r"clouds\.npz: holds clouds made from .*sheets.*; delete the file"):
+        TrainingClouds.load(tmp_path / "clouds.npz", "global", {"data": "chairs"})
+    whole = (tmp_path / "clouds.npz").read_bytes()
+    (tmp_path / "clouds.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(PointCloudError, match=r"clouds\.npz: not a file of prepared clouds"):
+        TrainingClouds.load(tmp_path / "clouds.npz", "global", {"data": "sheets"})
+
+
+def test_data_that_cannot_be_prepared_is_told():
+    with pytest.raises(PointCloudError, match="found 20 to 24 points"):
+        prepare_clouds(Sheets(sizes=(24, 20)), "global")
+    with pytest.raises(PointCloudError, match="no end"):
+        prepare_clouds(Sheets(count=2**31), "global")
+    assert len(prepare_clouds(Sheets(count=2**31), "none", num_clouds=3)) == 3
+
+
+# ---------------------------------------------------------------------------------------------------- what is drawn
+
+
+def stored(clouds=40):
+    points = torch.stack([torch.from_numpy(random_cloud(24, i).points) for i in range(clouds)]).half()
+    return points, torch.arange(clouds) % 3
+
+
+def test_a_sample_draws_the_same_in_any_batch():
+    config, (points, labels) = config_for(rotation=30, scale_jitter=0.1), stored()
+    whole = draw_batch(points, labels, SampleNoise(0, range(40)), config)
+    part = draw_batch(points[7:9], labels[7:9], SampleNoise(0, [7, 8]), config)
+    for field in dataclasses.fields(whole):
+        torch.testing.assert_close(getattr(part, field.name), getattr(whole, field.name)[7:9], rtol=1e-6, atol=1e-6)
+
+
+def test_a_sample_is_a_subset_of_its_cloud():
+    points, labels = stored(3)
+    batch = draw_batch(points, labels, SampleNoise(0, range(3)), config_for())
+    assert batch.points.shape == (3, 16, 3)
+    for drawn, cloud in zip(batch.points, points.float(), strict=True):
+        rows = (drawn[:, None] == cloud).all(-1)
+        assert rows.any(1).all()
+        assert len(rows.int().argmax(1).unique()) == 16
+    again = draw_batch(points, labels, SampleNoise(0, range(3, 6)), config_for())
+    assert not torch.equal(again.points, batch.points)
+
+
+def test_labels_and_latents_are_hidden_as_often_as_asked_and_times_fill_the_path():
+    points, labels = (x.repeat_interleave(50, 0) for x in stored())
+    config = config_for(class_dropout=0.25, latent_dropout=0.1)
+    batch = draw_batch(points, labels, SampleNoise(0, range(2000)), config)
+    hidden = batch.labels == NO_CLASS
+    assert abs(float(hidden.float().mean()) - 0.25) < 0.03
+    assert torch.equal(batch.labels[~hidden], labels[~hidden])
+    assert abs(float(batch.keep_shape.float().mean()) - 0.9) < 0.03
+    assert 0 < float(batch.t.min()) < 0.01
+    assert 0.99 < float(batch.t.max()) <= 1
+    assert abs(float(batch.t.mean()) - 0.5) < 0.03
+    assert batch.prior_t.shape == (2000, 3)
+    late = draw_batch(points, labels, SampleNoise(0, range(2000)), config_for(time_shift=4.0))
+    assert float(late.t.mean()) > 0.65
+
+
+def test_augmentation_turns_about_the_vertical_and_scales():
+    points, labels = stored(20)
+    plain = draw_batch(points, labels, SampleNoise(0, range(20)), config_for(num_points=24)).points
+    turned = draw_batch(points, labels, SampleNoise(0, range(20)), config_for(num_points=24, rotation=90)).points
+    torch.testing.assert_close(turned[..., 1], plain[..., 1])
+    torch.testing.assert_close(turned.norm(dim=-1), plain.norm(dim=-1))
+    assert float((turned - plain).abs().max()) > 0.5
+    scaled = draw_batch(points, labels, SampleNoise(0, range(20)), config_for(num_points=24, scale_jitter=0.2)).points
+    ratio = (scaled / plain).nan_to_num(1.0)
+    assert 0.8 <= float(ratio.min()) < 0.9 < 1.1 < float(ratio.max()) <= 1.2
+
+
+# --------------------------------------------------------------------------------------------------------- gradients
+
+
+def test_every_parameter_learns_and_the_prior_does_not_reach_the_encoder():
+    points, labels = stored(8)
+    config = config_for(class_dropout=0.4, latent_dropout=0.4)
+    batch = draw_batch(points, labels, SampleNoise(0, range(8)), config)
+    assert 0 < int(batch.keep_shape.sum()) < 8
+    model = tiny_model().train()
+    losses = model(batch)
+    assert losses.denoising.shape == losses.kl.shape == losses.prior.shape == (8,)
+    losses.total(1e-3).backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in model.parameters())
+    model.zero_grad()
+    model(batch).prior.sum().backward()
+    reached = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert reached == {"prior"}
+
+
+def test_a_model_without_latent_or_classes_trains_too():
+    points, labels = stored(4)
+    config = config_for(model=tiny_config(class_names=(), latent_dim=0))
+    model = tiny_model(class_names=(), latent_dim=0).train()
+    loss, metrics = training_loss(model, (points, labels), SampleNoise(0, range(4)), config=config)
+    loss.backward()
+    assert set(metrics) == {"denoising"}
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_a_batch_is_learnt():
+    """Four clouds, one step's noise: the squared error of v falls below a third of that of a net that says nothing."""
+    points, labels = stored(4)
+    config = config_for(num_points=24, class_dropout=0.0, latent_dropout=0.0)
+    normal = (points.float() - points.float().mean((0, 1))) / points.float().std()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = PointDiffusion(tiny_config())
+    batch = draw_batch(normal.half(), labels, SampleNoise(0, range(4)), config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    first = model(batch).denoising.mean().detach()
+    for _ in range(120):
+        losses = model(batch)
+        optimizer.zero_grad()
+        losses.total(1e-4).backward()
+        optimizer.step()
+    assert losses.denoising.mean().detach() < first / 3
+    assert losses.prior.mean().detach() < 0.7
+
+
+# -------------------------------------------------------------------------------------------------------------- runs
+
+
+def test_a_run_from_data_to_a_model_that_generates(tmp_path, monkeypatch):
+    points = np.stack([random_cloud(24, i).points for i in range(6)])
+    np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 2, classes=np.array(["flat", "bent"]))
+    seen = {}
+    monkeypatch.setattr(
+        training_module, "validate", lambda model, step, **options: seen.update(options) or {"mmd": 1.0}
+    )
+    config = config_for(
+        tmp_path / "run", data=str(tmp_path / "sheets.npz"), cache=tmp_path / "cache.npz", use_ema=True, seed=3
+    )
+    result = run_training(config)
+    assert (result.step, result.interrupted) == (2, False)
+    assert {"loss", "denoising", "kl", "prior"} <= result.metrics.keys()
+    assert seen == {"held_out": [], "count": 24}
+    model = PointDiffusion.from_pretrained(tmp_path / "run" / "model")
+    assert model.config.class_names == ("flat", "bent")
+    assert sum(model.config.class_counts) == len(TrainingClouds.load(config.cache, "global", facts_of(config)))
+    assert model.config.normalisation.mode == "global"
+    assert model.generate(1, 10, steps=2, class_name="bent")[0].num_points == 10
+
+
+def facts_of(config):
+    names = ("data", "up", "num_clouds", "stored_points", "seed")
+    return {**{name: getattr(config, name) for name in names}, "classes": list(config.classes)}
+
+
+def test_validation_draws_the_classes_held_out_and_measures_them():
+    held_out = [(random_cloud(50, i), name) for i, name in enumerate(CLASSES)]
+    found = validate(tiny_model(), 5, held_out=held_out, count=24)
+    assert found["mmd_cd"] > 0
+    picture = found["clouds"]
+    assert picture.dtype == torch.uint8
+    assert picture.shape[-1] == 3
+    assert validate(tiny_model(), 6, held_out=held_out, count=24)["mmd_cd"] == found["mmd_cd"]
+    assert set(validate(tiny_model(class_names=()), 5, held_out=[], count=2)) == {"clouds"}
+
+
+def test_too_few_points_are_told(monkeypatch):
+    monkeypatch.setattr(training_module, "training_clouds", lambda config: prepare_clouds(Sheets(), "global"))
+    with pytest.raises(PointCloudError, match="num_points: 25, but clouds have 24"):
+        run_training(config_for(num_points=25, stored_points=25))
+
+
+def test_held_out_clouds_are_spread_over_the_split(monkeypatch):
+    monkeypatch.setattr(training_module, "open_split", lambda config, split: Sheets(count=30))
+    found = held_out_clouds(config_for(data="sheets", validation_split="test", validation_clouds=3))
+    assert [cloud.name for cloud, _ in found] == ["sheet-0", "sheet-10", "sheet-20"]
+    assert [name for _, name in found] == ["chair", "mug", "table"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_fit_the_package_and_are_plain_values(preset):
+    config = PRESETS[preset]()
+    shape = dataclasses.replace(config.model, class_names=tuple("abcdef"))
+    with torch.device("meta"):
+        model = PointDiffusion(shape)
+    assert sum(p.numel() for p in model.parameters()) * 2 < 8e6
+    assert config_from_dict(PointDiffusionConfig, config.to_dict()["model"], "preset") == config.model
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"class_dropout": 1.0}, "class_dropout"),
+        ({"num_points": 0}, "num_points"),
+        ({"num_points": 100, "stored_points": 50}, "stored_points"),
+        ({"scale_jitter": 1.0}, "scale_jitter"),
+        ({"time_shift": 0.0}, "time_shift"),
+    ],
+)
+def test_a_config_without_meaning_names_its_field(changes, field):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(procedural_small(), **changes)
