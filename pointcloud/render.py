@@ -105,7 +105,7 @@ def render_cloud(
     """A cloud as little lit balls, darkened where the surface turns away from open space: uint8 [H, W, 3].
 
     size: pixels, or (width, height). bounds: [2, 3] lowest and highest corner that shall fill the picture, the cloud's
-    own by default; give the same to pictures that are to be compared. A step of 0.1 s at 2048 points and 384 pixels.
+    own by default; give the same to pictures that are to be compared. About 0.2 s at 2048 points and 384 pixels.
     Raises PointCloudError for settings out of range.
     """
     camera, style = camera or Camera(), style or Style()

@@ -51,18 +51,20 @@ def cloud_to_mesh(
     """A surface through a cloud, in the cloud's units.
 
     method:
-    - "gauss": the indicator of the solid by the Gauss formula, solved for the normals too, then its level by surface
-    nets
-      (`orientation.gauss_dipoles`). Always closed and watertight; keeps legs, wings and plates; forgives noise. Needs
-      scipy only. Where the cloud has normals they are used (outward ones are expected) and the linear system is
-      skipped.
+    - "gauss": the indicator of the solid by the Gauss formula, solved for the normals too (`orientation.gauss_dipoles`,
+      its signs helped by the alpha shape), then its level by surface nets. Always closed and watertight; keeps legs,
+      wings and plates; forgives noise. Needs scipy only. Where the cloud has normals (outward ones are expected) they
+      are used and the linear system is skipped.
     - "poisson": screened Poisson of open3d, trimmed where points are sparse. Open at gaps. Without normals, it and the
       next take those of gauss (`surface_field.field_normals`).
-    - "ball_pivoting": of open3d; triangles between the points themselves. Open where no ball rests, rough with noise.
-    - "alpha": alpha shape with its inside filled; triangles between the points themselves, closed, rough with noise.
-    - "auto": gauss. On 1024 points of a scan and of a chair, without noise and with 1 %, it was the best in Chamfer
-      distance, normal agreement and F-score every time, and the only one that was watertight; its result does not
-      depend on which extras are installed.
+    - "ball_pivoting": of open3d; triangles between the points themselves. Open where no ball rests, torn by noise.
+    - "alpha": alpha shape with its inside filled; triangles between the points themselves, closed (but sheets may meet
+      in an edge), thickened by noise, and the fastest.
+    - "auto": gauss, whichever extras are installed. Over seven shapes (scans, chairs, tables, lamps, airplanes, mugs)
+      of 2048 points with noise of 1 % of their size its mean Chamfer distance was 0.92 % (poisson 1.02, ball_pivoting
+      1.03, alpha 1.22), its F-score at 1 % 0.66 (0.65, 0.60, 0.44) and its agreement of normals 0.75 (0.66, 0.63, 0.77);
+      without noise 0.70 % (0.81, 0.63, 0.68). It alone was watertight every time. For exact points of sheets thinner
+      than the points are apart, alpha is better.
 
     resolution: grid cells along the longest side, for gauss and poisson (whose octree has the next power of two).
     radius: of the ball of alpha and ball_pivoting, None for one fit for the spacing of the points.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,10 @@ MOST_DEPTH = 12  # octrees deeper than this take tens of gigabytes
 def import_open3d() -> Any:
     """open3d, or an ImportError that says which extra has it and what works without."""
     try:
-        import open3d
+        return importlib.import_module("open3d")
     except ImportError as error:
         message = "this method needs open3d: pip install 'trifold[open3d]' (the methods gauss and alpha do not)"
         raise ImportError(message) from error
-    return open3d
 
 
 def _cloud(open3d: Any, points: np.ndarray, normals: np.ndarray) -> Any:
