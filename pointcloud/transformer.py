@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..common.attention import SegmentLayout
@@ -51,6 +52,9 @@ class PointTransformerConfig:
     """Hidden width of the points' feed-forward over point_width."""
     num_readers: int = 64
     """Learned latent tokens that read the points, L; 0 for none (only where points read each other)."""
+    told_readers: int = 8
+    """Readers that start from the condition, besides what every branch is told of it: so many, or all if they are
+    fewer. It trains faster than without."""
     reader_width: int = 192
     """Width of a reader."""
     reader_heads: int = 6
@@ -71,7 +75,7 @@ class PointTransformerConfig:
     def __post_init__(self) -> None:
         if self.reading not in get_args(Reading):
             raise ValueError(f"reading: expected one of {', '.join(get_args(Reading))}, found {self.reading!r}")
-        least = {"num_readers": int(self.reading == "latents"), "fourier_bands": 1, "reader_depth": 1}
+        least = {"num_readers": int(self.reading == "latents"), "fourier_bands": 1, "reader_depth": 1, "told_readers": 0}
         for name in ("num_stages", "point_width", "point_heads", "reader_width", "reader_heads", "run_length"):
             least[name] = 1
         for name, lowest in least.items():
@@ -152,6 +156,8 @@ class PointTransformer(nn.Module):
         self.readers = (
             nn.Parameter(torch.randn(config.num_readers, config.reader_width)) if config.num_readers else None
         )
+        told = min(config.told_readers, config.num_readers) * config.reader_width
+        self.readers_told = nn.Linear(config.cond_width, told) if told else None
         self.stages = nn.ModuleList(Stage(config) for _ in range(config.num_stages))
         self.norm_out = nn.LayerNorm(config.point_width, eps=NORM_EPS, elementwise_affine=False)
         self.modulation_out = AdaLNZero(config.cond_width, config.point_width, 2)
@@ -184,7 +190,7 @@ class PointTransformer(nn.Module):
         points = self.points_in(self.fourier(x).to(dtype)).to(dtype)
         readers = None
         if self.readers is not None:
-            readers = self.readers.expand(clouds, -1, -1).reshape(x.shape[0], -1, self.config.reader_width)
+            readers = self._first_readers(c).to(dtype).reshape(x.shape[0], -1, self.config.reader_width)
         orders = self._orders(x, cond.lens)
         place: Tensor | None = None  # where each of the caller's rows stands now; None: where it was
         for depth, stage in enumerate(self.stages):
@@ -204,6 +210,16 @@ class PointTransformer(nn.Module):
             return []
         orders = [curve_order(x, lens, curve=curve) for curve in range(min(2, self.config.num_stages))]
         return [(order, inverse_order(order)) for order in orders]
+
+    def _first_readers(self, c: Tensor) -> Tensor:
+        """[B, L, D'] of conditions [B, C]."""
+        assert self.readers is not None
+        readers = self.readers.expand(len(c), -1, -1)
+        if self.readers_told is None:
+            return readers
+        told = self.readers_told(F.silu(c)).view(len(c), -1, self.config.reader_width)
+        count = told.shape[1]
+        return torch.cat([readers[:, :count] + told, readers[:, count:]], dim=1)
 
     def _rows(self, lens: tuple[int, ...], *, packed: bool, device: torch.device) -> Rows:
         config = self.config
