@@ -12,6 +12,7 @@ USAGE = """usage: trifold COMMAND ...
 commands:
   floorplan  train | generate | evaluate | convert | render
   video      tune | edit | invert | evaluate | convert | info
+  pointcloud train | generate | interpolate | evaluate | mesh | convert
   doctor     what hardware is here, and which attention kernels run on it
 
 options:
@@ -49,6 +50,10 @@ def dispatch(words: Sequence[str]) -> int:
         run(words[1:])
     elif words[0] == "video":
         from ..video.commands import run
+
+        run(words[1:])
+    elif words[0] == "pointcloud":
+        from ..pointcloud.commands import run
 
         run(words[1:])
     elif words[0] == "doctor":

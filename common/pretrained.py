@@ -9,7 +9,7 @@ import importlib.metadata
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, Union
 
@@ -26,7 +26,7 @@ from .weights import (
     write_tensors,
 )
 
-__all__ = ["PretrainedModel", "WeightsError", "config_from_dict", "load_foreign_state_dict"]
+__all__ = ["PretrainedModel", "WeightsError", "config_from_dict", "load_foreign_state_dict", "open_pretrained"]
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -115,15 +115,7 @@ class PretrainedModel(nn.Module):
         malformed config fields, weights that do not fit), naming the file and the field.
         """
         folder = cls._find_folder(path_or_repo_id, revision)
-        config_path = folder / CONFIG_FILE
-        if not config_path.is_file():
-            raise FileNotFoundError(f"{folder}: no {CONFIG_FILE}; expected a folder written by save_pretrained")
-        try:
-            saved = json.loads(config_path.read_text())
-        except ValueError as error:
-            raise WeightsError(f"{config_path}: not valid JSON ({error})") from error
-        if not isinstance(saved, dict) or "class" not in saved or not isinstance(saved.get("config"), dict):
-            raise WeightsError(f"{config_path}: expected the fields 'class' and 'config'")
+        saved, config_path = _read_config(folder), folder / CONFIG_FILE
         if saved["class"] != cls.__name__:
             raise WeightsError(f"{config_path}: 'class' is {saved['class']}, expected {cls.__name__}")
         model = cls(config_from_dict(cls.config_class, saved["config"], str(config_path)))
@@ -154,7 +146,41 @@ class PretrainedModel(nn.Module):
         return Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE, WEIGHTS_FILE]))
 
 
+def open_pretrained(
+    path_or_repo_id: str | Path,
+    classes: Sequence[type[PretrainedModel]],
+    *,
+    device: str | torch.device | None = None,
+) -> PretrainedModel:
+    """The model in a folder that holds one of several classes, told apart by its config; see `from_pretrained`.
+
+    Raises as `from_pretrained`, and WeightsError for a class that is not among them. Packaged names are those of all.
+    """
+    name = str(path_or_repo_id)
+    finder = next((cls for cls in classes if name in cls.packaged), classes[0])
+    folder = finder._find_folder(path_or_repo_id, None)
+    found = _read_config(folder)["class"]
+    for cls in classes:
+        if cls.__name__ == found:
+            return cls.from_pretrained(folder, device=device)
+    expected = " or ".join(cls.__name__ for cls in classes)
+    raise WeightsError(f"{folder / CONFIG_FILE}: 'class' is {found}, expected {expected}")
+
+
 # ---------------------------------------------------------------------------------------------- config from JSON
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no {CONFIG_FILE}; expected a folder written by save_pretrained")
+    try:
+        saved = json.loads(path.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(saved, dict) or "class" not in saved or not isinstance(saved.get("config"), dict):
+        raise WeightsError(f"{path}: expected the fields 'class' and 'config'")
+    return saved
 
 
 def config_from_dict(config_class: type[T], values: Mapping[str, Any], source: str) -> T:

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
-from tqdm import tqdm
 
+from ..common.command_line import Device, check_folder, check_output, make_folder, show_progress, torch_device
 from .diagram import BubbleDiagram, example_names
 from .errors import FloorplanError
 from .files import write_whole
 from .model import SamplerName
 from .plan import Plan
 
-Device = Literal["auto", "cpu", "cuda"]
+SUFFIXES = (".svg", ".png", ".json", ".html", ".gif", ".mp4", "")
 
 
 def generate(
@@ -46,7 +44,7 @@ def generate(
         discrete: decode corners from bits at low noise.
         device: where to run; auto takes the GPU if there is one.
     """
-    check_output(out)
+    check_output(out, SUFFIXES)
     animated = out.suffix.lower() in (".gif", ".mp4")
     if animated and num_plans != 1:
         raise FloorplanError(f"an animation shows one plan, found {num_plans}", source=str(out), field="num_plans")
@@ -163,7 +161,7 @@ def convert(
     """
     from .checkpoint import load_original
 
-    check_folder(out, out)
+    check_folder(out)
     house = load_original(checkpoint)
     house.save_pretrained(out, half=half)
     count = sum(p.numel() for p in house.parameters())
@@ -206,42 +204,9 @@ def read_diagram(graph: str) -> BubbleDiagram:
 
 def load_model(model: str, device: Device) -> Any:
     """A `HouseDiffusion` on the chosen device."""
-    import torch
-
     from .model import HouseDiffusion
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise FloorplanError("asked for cuda, but torch finds no CUDA GPU here; use cpu or auto", field="device")
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    return HouseDiffusion.from_pretrained(model, device=chosen)
-
-
-def check_output(out: Path, suffixes: Sequence[str] = (".svg", ".png", ".json", ".html", ".gif", ".mp4", "")) -> None:
-    """Refuse a path that cannot be written before the work begins; nothing is made."""
-    if out.suffix.lower() not in suffixes:
-        expected = f"{', '.join(filter(None, suffixes))}{', or a folder' if '' in suffixes else ''}"
-        found = f"unknown suffix {out.suffix!r}" if out.suffix else "no suffix"
-        raise FloorplanError(f"{found}; expected {expected}", source=str(out))
-    if out.suffix and out.is_dir():
-        raise FloorplanError("cannot write: it is a folder", source=str(out))
-    check_folder(out if out.suffix == "" else out.parent, out)
-
-
-def check_folder(folder: Path, out: Path) -> None:
-    """Refuse a folder that can neither be written to nor made. `out` is what the message names."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise FloorplanError(f"cannot write: {existing} is a file, not a folder", source=str(out))
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise FloorplanError(f"cannot write: no permission to write in {existing}", source=str(out))
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of an output, and those above it."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FloorplanError(f"cannot make this folder: {error.strerror or error}", source=str(folder)) from error
+    return HouseDiffusion.from_pretrained(model, device=torch_device(device))
 
 
 def save_plans(plans: Sequence[Plan], diagram: BubbleDiagram, out: Path, title: str) -> list[Path]:
@@ -269,8 +234,3 @@ def save_plans(plans: Sequence[Plan], diagram: BubbleDiagram, out: Path, title: 
     for plan, path in zip(plans, paths, strict=True):
         plan.save(path)
     return paths
-
-
-def show_progress(steps: Sequence[Any]) -> Iterable[Any]:
-    """A bar on a terminal, nothing in a log."""
-    return tqdm(steps, desc="denoising", disable=not sys.stderr.isatty(), leave=False)

@@ -75,7 +75,12 @@ class PointTransformerConfig:
     def __post_init__(self) -> None:
         if self.reading not in get_args(Reading):
             raise ValueError(f"reading: expected one of {', '.join(get_args(Reading))}, found {self.reading!r}")
-        least = {"num_readers": int(self.reading == "latents"), "fourier_bands": 1, "reader_depth": 1, "told_readers": 0}
+        least = {
+            "num_readers": int(self.reading == "latents"),
+            "fourier_bands": 1,
+            "reader_depth": 1,
+            "told_readers": 0,
+        }
         for name in ("num_stages", "point_width", "point_heads", "reader_width", "reader_heads", "run_length"):
             least[name] = 1
         for name, lowest in least.items():

@@ -58,10 +58,10 @@ class Timing:
 
 
 def interleaved(
-    runs: Mapping[str, Callable[[], Any]], repeats: int, device: str, *, warm_up: bool = True
-) -> dict[str, Timing]:
+    runs: Mapping[Name, Callable[[], Any]], repeats: int, device: str, *, warm_up: bool = True
+) -> dict[Name, Timing]:
     """Every run `repeats` times, in turns."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
+    times: dict[Name, list[float]] = {name: [] for name in runs}
     results = {name: run() for name, run in runs.items()} if warm_up else {}
     for _ in range(repeats):
         for name, run in runs.items():

@@ -1,4 +1,4 @@
-"""The metrics' tables of `bench_pointcloud.py`: Chamfer against matrix products, exact EMD, 1-NNA with few pairs solved."""
+"""The metrics' tables of `bench_pointcloud.py`: Chamfer against matrix products, exact EMD, 1-NNA with pairs pruned."""
 
 from __future__ import annotations
 

@@ -5,9 +5,9 @@ import time
 import webbrowser
 from pathlib import Path
 
+from trifold.common.command_line import show_progress
 from trifold.floorplan import BubbleDiagram, HouseDiffusion
 from trifold.floorplan.animate import save_animation
-from trifold.floorplan.commands import show_progress
 from trifold.floorplan.page import save_page
 from trifold.floorplan.sheet import contact_sheet, save_picture
 from trifold.video.commands import tune

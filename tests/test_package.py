@@ -19,6 +19,8 @@ import pytest
 from trifold.cli.main import main
 from trifold.floorplan import training
 from trifold.floorplan.commands import COMMANDS
+from trifold.pointcloud import training as cloud_training
+from trifold.pointcloud.commands import COMMANDS as CLOUD_COMMANDS
 from trifold.video.commands import COMMANDS as VIDEO_COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -147,11 +149,12 @@ def called(monkeypatch) -> list[str]:
     def noting(verb: str, function: Callable[..., None]) -> Callable[..., None]:
         return functools.wraps(function)(lambda *_, **__: names.append(verb))
 
-    for commands in (COMMANDS, VIDEO_COMMANDS):
+    for commands in (COMMANDS, VIDEO_COMMANDS, CLOUD_COMMANDS):
         for verb, function in commands.items():
             monkeypatch.setitem(commands, verb, noting(verb, function))
     stopped = SimpleNamespace(interrupted=False, step=0)
-    monkeypatch.setattr(training, "run_training", lambda config: names.append("train") or stopped)
+    for module in (training, cloud_training):
+        monkeypatch.setattr(module, "run_training", lambda config: names.append("train") or stopped)
     return names
 
 
@@ -165,7 +168,7 @@ def test_commands_of_the_readme_exist(readme, called):
             assert {word for word in words[1:] if "=" not in word} <= targets, told
         for script in (word for word in words if word.startswith("scripts/")):
             assert (ROOT / script).is_file(), told
-        if words[0] == "trifold" and words[1] in ("floorplan", "video"):
+        if words[0] == "trifold" and words[1] in ("floorplan", "video", "pointcloud"):
             try:
                 assert main(words[1:]) == 0, told
             except SystemExit as stop:
@@ -174,7 +177,7 @@ def test_commands_of_the_readme_exist(readme, called):
         elif words[0] == "trifold":
             assert words[1] in ("doctor", "--version", "--help"), told
     assert called == verbs
-    assert {"generate", "tune", "edit"} <= set(verbs)
+    assert {"generate", "tune", "edit", "interpolate", "mesh"} <= set(verbs)
 
 
 def test_python_of_the_readme_is_python(readme):

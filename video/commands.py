@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import tyro
 
+from ..common.command_line import Device, check_folder, check_output, show_progress, torch_device
 from ..common.train import process_state
 from ..common.weights import write_json
 from .errors import VideoError
@@ -18,12 +18,11 @@ from .evaluation import ClipScorer, Report, evaluate_edits, evaluate_reconstruct
 from .flow import FlowMethod
 from .pipeline import TuneAVideo
 from .run_config import EditSettings, Precision, Reading, VideoRun
-from .run_edits import Opened, delta_between, make_edits, open_run, read_for, read_mask, show_progress
+from .run_edits import Opened, delta_between, make_edits, open_run, read_for, read_mask
 from .run_folder import RunFolder
-from .text_to_image import best_device
 
-Device = Literal["auto", "cpu", "cuda"]
 Flat = tyro.conf.arg(name="")
+SUFFIXES = (".mp4", ".gif", "")
 
 
 def tune(config: Annotated[VideoRun, Flat]) -> None:
@@ -89,7 +88,7 @@ def edit(
     if not prompt or not all(p.strip() for p in prompt):
         raise VideoError("prompt: expected a text, found none")
     if out is not None:
-        check_output(out)
+        check_output(out, SUFFIXES)
     if not run.exists():
         raise FileNotFoundError(f"{run}: no such run folder or delta")
     reading = None if read == Reading() else read
@@ -177,7 +176,7 @@ def evaluate(
         raise VideoError(f"{run}: no edits to measure; make one by `trifold video edit {run} --prompt ...`")
     if out is not None:
         check_output(out, (".json",))
-    target = best_device(torch_device(device))
+    target = torch_device(device)
     values: dict[str, Any] = {}
     scores = None
     if samples:
@@ -288,33 +287,3 @@ def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
             groups[-1].append(word)
     once = {id(group): group for group in groups}
     return [word for group in once.values() for word in group]
-
-
-# ------------------------------------------------------------------------------------------------------ checks
-
-
-def torch_device(device: Device) -> torch.device | None:
-    """The device of that name; None for auto. Raises VideoError where there is no GPU."""
-    if device == "cuda" and not torch.cuda.is_available():
-        raise VideoError("device: asked for cuda, but torch finds no CUDA GPU here; use cpu or auto")
-    return None if device == "auto" else torch.device(device)
-
-
-def check_output(out: Path, suffixes: Sequence[str] = (".mp4", ".gif", "")) -> None:
-    """Refuse a path that cannot be written before the work begins; nothing is made."""
-    if out.suffix.lower() not in suffixes:
-        expected = " or ".join([*filter(None, suffixes), *(["a folder"] if "" in suffixes else [])])
-        found = f"unknown suffix {out.suffix!r}" if out.suffix else "no suffix"
-        raise VideoError(f"{out}: {found}; expected {expected}")
-    if out.suffix and out.is_dir():
-        raise VideoError(f"{out}: cannot write: it is a folder")
-    check_folder(out if out.suffix == "" else out.parent)
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that can neither be written to nor made."""
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise VideoError(f"{folder}: cannot write: {existing} is a file, not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise VideoError(f"{folder}: cannot write: no permission to write in {existing}")

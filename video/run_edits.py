@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
+from ..common.command_line import show_progress
 from .clip import Clip
 from .delta import BaseMark, Delta
 from .editing import Inversion
@@ -177,8 +176,3 @@ def delta_between(base: TuneAVideo, tuned: TuneAVideo, source: Path) -> Delta:
         temporal_init="original",
         group_norm=tuned.unet.config.group_norm,
     )
-
-
-def show_progress(steps: Sequence[Any]) -> Iterable[Any]:
-    """A bar on a terminal, nothing in a log."""
-    return tqdm(steps, desc="denoising", disable=not sys.stderr.isatty(), leave=False)

@@ -6,19 +6,23 @@ Against the published scripts the data is shuffled, validation runs in eval mode
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from ...common.train import SampleNoise, TrainConfig, TrainResult, train
 from ...common.train.data_order import Sized
 from ..errors import PointCloudError
+from ..items import CloudItem
 from ..normalise import Normalisation, NormalisationMode
+from ..sources import PROCEDURAL, open_source
 from .autoencoder import AutoEncoder, AutoEncoderConfig
 from .likelihood import LossConstant
 from .vae import KL_WEIGHT, FlowVAE, FlowVAEConfig, GaussianVAE, GaussianVAEConfig
@@ -38,6 +42,16 @@ class LuoHuTraining(TrainConfig):
     """A training run. The learning rate falls linearly from `learning_rate` at update `lr_decay_start` to `lr_end` at
     `lr_decay_end`, and stays there; `lr_scheduler` must be "constant"."""
 
+    data: str = PROCEDURAL
+    """`procedural`, or a file or folder that `open_source` knows. The published file is shapenet.hdf5."""
+    up: Literal["y", "z"] = "y"
+    """The axis of the data that points up; z is turned to y."""
+    classes: tuple[str, ...] = ()
+    """Classes to train on together; none: all. The published generators know one class each."""
+    num_clouds: int | None = None
+    """Clouds read before training; None for all of a data set that has an end."""
+    num_points: int = 2048
+    """Points of each."""
     lr_decay_start: int = 200_000
     """Last update with the full learning rate."""
     lr_decay_end: int = 400_000
@@ -129,16 +143,34 @@ def training_loss(
     return loss.total, loss.logged()
 
 
+def read_clouds(config: LuoHuTraining) -> list[CloudItem]:
+    """The run's data, all in memory. Raises PointCloudError where it cannot be read or has no end."""
+    source = open_source(
+        config.data,
+        split="train",
+        classes=config.classes or None,
+        num_points=config.num_points,
+        seed=config.seed,
+        up=config.up,
+    )
+    if config.num_clouds is None and config.data == PROCEDURAL:
+        raise PointCloudError("num_clouds: procedural shapes have no end; say how many clouds to train on")
+    count = len(source) if config.num_clouds is None else min(config.num_clouds, len(source))
+    return [source[i] for i in tqdm(range(count), "reading clouds", file=sys.stderr, mininterval=1)]
+
+
 def run_training(
     config: LuoHuTraining,
-    dataset: Sized,
+    dataset: Sized | None = None,
     *,
     validate: Callable[[nn.Module, int], dict[str, Any]] | None = None,
 ) -> TrainResult:
     """Train as configured on items with `points` [N, 3]; the final model is written to `output_dir/model`.
 
-    The statistics of `scale_mode` come from all of `dataset` and go into the model's config.
+    dataset: instead of `config.data`. The statistics of `scale_mode` come from all of it and go into the model's
+    config.
     """
+    dataset = read_clouds(config) if dataset is None else dataset
     normalisation = Normalisation.fit(config.scale_mode, (dataset[i].points for i in range(len(dataset))))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, normalisation=normalisation))
     torch.manual_seed(config.seed)

@@ -1,0 +1,237 @@
+"""Measuring a model on clouds it was not trained on, a second sample of ground truth beside every number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any, Literal
+
+import numpy as np
+
+from .cloud import PointCloud
+from .errors import PointCloudError
+from .generator import Drawing, Generator, classes_of, draw
+from .items import CloudSource, Split
+from .metrics import Evaluation, evaluate_sets
+from .metrics.parallel import ProgressCallback
+from .metrics.report import DEFAULT_METRICS, Metric
+from .normalise import Normalisation, NormalisationMode
+from .sources import PROCEDURAL, open_source
+
+GROUND_TRUTH = "ground truth"
+SHARES = ("cov_", "1nna_")
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What is compared, and how."""
+
+    data: str = PROCEDURAL
+    """Data set that references come from, as `open_source` knows them."""
+    split: Split = "test"
+    """Its split; the second sample of ground truth is other procedural shapes, of other data its train split."""
+    up: Literal["y", "z"] = "y"
+    """The axis of the data that points up; z is turned to y, as in training."""
+    num_clouds: int = 100
+    """Clouds of each class and side; all there are where a class has fewer."""
+    num_points: int = 2048
+    """Points of each."""
+    normalisation: NormalisationMode = "none"
+    """Both sides are normalised so before they are compared; Luo & Hu publish shape_bbox."""
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    """See `metrics.evaluate_sets`."""
+    emd_points: int | None = None
+    """Exact EMD on so many points of each cloud; None: all."""
+    workers: int | None = None
+    """Threads; None: one per core."""
+
+
+@dataclass
+class Report:
+    """Rows of evaluations, one for each seed: by class, then by what was measured. Written to a file as it grows."""
+
+    measuring: Measuring
+    rows: dict[str, dict[str, list[Evaluation]]] = field(default_factory=dict)
+    seconds_per_cloud: dict[str, float] = field(default_factory=dict)
+
+    def add(self, class_name: str, row: str, found: Evaluation) -> None:
+        """One more seed of a row."""
+        self.rows.setdefault(class_name, {}).setdefault(row, []).append(found)
+
+    def mean(self, row: str, metric: str) -> float:
+        """Mean over seeds and classes."""
+        return fmean(e.scores[metric].value for of in self.rows.values() for e in of.get(row, []))
+
+    def table(self) -> str:
+        """Markdown: means over seeds (± their standard deviation), then the mean over classes. Shares in percent."""
+        every = [e for of in self.rows.values() for found in of.values() for e in found]
+        names = list(dict.fromkeys(name for e in every for name in e.scores))
+        arrows = {"lower": "↓", "higher": "↑", "near": "→50"}
+        heads = [f"{name} {arrows[next(e.scores[name] for e in every if name in e.scores).better]}" for name in names]
+        lines = [["", "", "clouds", *heads], ["---", "---", *["---:"] * (len(names) + 1)]]
+        for class_name, of in self.rows.items():
+            for row, found in of.items():
+                count = f"{found[0].num_generated} / {found[0].num_reference}"
+                lines.append([class_name, row, count, *(_cell(name, found) for name in names)])
+        if len(self.rows) > 1:
+            for row in dict.fromkeys(row for of in self.rows.values() for row in of):
+                found = [of[row] for of in self.rows.values() if row in of]
+                means = [fmean(fmean(e.scores[name].value for e in seeds) for seeds in found) for name in names]
+                cells = [_number(name, value) for name, value in zip(names, means, strict=True)]
+                lines.append(["**mean**", row, "", *cells])
+        times = [f"{row}: {seconds:.3f} s per cloud" for row, seconds in self.seconds_per_cloud.items()]
+        return "\n".join(["| " + " | ".join(line) + " |" for line in lines] + ["", *times])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        rows = {name: {row: [asdict(e) for e in found] for row, found in of.items()} for name, of in self.rows.items()}
+        return {"measuring": asdict(self.measuring), "seconds_per_cloud": self.seconds_per_cloud, "rows": rows}
+
+
+def _number(name: str, value: float) -> str:
+    return f"{100 * value:.1f}" if name.startswith(SHARES) else f"{value:.4g}"
+
+
+def _cell(name: str, found: Sequence[Evaluation]) -> str:
+    values = [e.scores[name].value for e in found if name in e.scores]
+    if not values:
+        return "-"
+    spread = f" ± {_number(name, stdev(values))}" if len(values) > 1 else ""
+    return _number(name, fmean(values)) + spread
+
+
+def evaluate_model(
+    model: Generator | Sequence[PointCloud] | None,
+    classes: Sequence[str],
+    drawings: Sequence[Drawing],
+    measuring: Measuring,
+    *,
+    seeds: Sequence[int] = (0,),
+    name: str = "model",
+    ground_truth: bool = True,
+    progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
+    on_pairs: ProgressCallback | None = None,
+    report: Report | None = None,
+    on_class: Callable[[Report], None] | None = None,
+) -> Report:
+    """Draw as many clouds of each class as there are references and compare them, for each of the `seeds`.
+
+    Args:
+        model: what is measured: a generator, or clouds at hand; None measures ground truth alone.
+        classes: of the data; a model that knows no classes is asked for shapes of any.
+        drawings: sampling settings, one row each.
+        name: of the model in the table.
+        ground_truth: also a row for a second sample of the data.
+        report: rows go into this one, to put several models into one table.
+        on_class: called after every class, to keep what is there.
+    Raises PointCloudError: no seeds, a class the data or the model does not know, a class with fewer than two clouds.
+    """
+    if not seeds:
+        raise PointCloudError("seeds: expected at least one, found none")
+    report = report or Report(measuring)
+    known = classes_of(model) if isinstance(model, Generator) else ()
+    unknown = sorted(set(classes) - set(known))
+    if known and unknown:
+        raise PointCloudError(f"classes: the model knows {', '.join(known)}; found {', '.join(unknown)}")
+    for class_name in classes:
+        references = held_out(measuring, class_name)
+        compare = _Comparison(measuring, references, on_pairs)
+        if ground_truth:
+            for seed in seeds:
+                other = second_sample(measuring, class_name, len(references), seed)
+                report.add(class_name, GROUND_TRUTH, compare(other))
+        if isinstance(model, Sequence):
+            report.add(class_name, name, compare(model))
+        for drawing in drawings if isinstance(model, Generator) else ():
+            assert isinstance(model, Generator)
+            row = f"{name}: {drawing.title(model)}"
+            spent = 0.0
+            for seed in seeds:
+                start = time.perf_counter()
+                drawn = draw(
+                    model,
+                    len(references),
+                    drawing,
+                    class_name=class_name if known else None,
+                    seed=seed * 1_000_000,
+                    progress=progress,
+                )
+                spent += time.perf_counter() - start
+                report.add(class_name, row, compare(drawn))
+            report.seconds_per_cloud[row] = spent / (len(seeds) * len(references))
+        if on_class is not None:
+            on_class(report)
+    return report
+
+
+def held_out(measuring: Measuring, class_name: str) -> list[PointCloud]:
+    """The references of a class: the first of its split. Raises PointCloudError for fewer than two."""
+    source = _opened(measuring, measuring.split, class_name, seed=0)
+    clouds = _first(source, measuring.num_clouds)
+    if len(clouds) < 2:
+        raise PointCloudError(f"{measuring.data}: {class_name}: expected at least two clouds, found {len(clouds)}")
+    return clouds
+
+
+def second_sample(measuring: Measuring, class_name: str, count: int, seed: int) -> list[PointCloud]:
+    """Ground truth that is not the references: other shapes of the same generator, or of the train split."""
+    if measuring.data == PROCEDURAL:
+        return _first(_opened(measuring, measuring.split, class_name, seed=1 + seed), count)
+    source = _opened(measuring, "train", class_name, seed=0)
+    order = np.random.default_rng([71, seed]).permutation(len(source))[:count]
+    return [_cloud(source, int(i)) for i in order]
+
+
+def _opened(measuring: Measuring, split: Split, class_name: str, seed: int) -> CloudSource:
+    return open_source(
+        measuring.data,
+        split=split,
+        classes=[class_name],
+        num_points=measuring.num_points,
+        seed=seed,
+        up=measuring.up,
+    )
+
+
+def _first(source: CloudSource, count: int) -> list[PointCloud]:
+    return [_cloud(source, i) for i in range(min(count, len(source)))]
+
+
+def _cloud(source: CloudSource, index: int) -> PointCloud:
+    item = source[index]
+    return PointCloud(item.points, None, item.name)
+
+
+class _Comparison:
+    def __init__(
+        self, measuring: Measuring, references: Sequence[PointCloud], on_pairs: ProgressCallback | None
+    ) -> None:
+        self.measuring, self.on_pairs = measuring, on_pairs
+        self.rule = Normalisation(measuring.normalisation)
+        self.references = self._normal(references)
+
+    def _normal(self, clouds: Sequence[PointCloud]) -> list[np.ndarray]:
+        return [self.rule.apply(cloud.points)[0] for cloud in clouds]
+
+    def __call__(self, clouds: Sequence[PointCloud]) -> Evaluation:
+        return evaluate_sets(
+            self._normal(clouds),
+            self.references,
+            metrics=self.measuring.metrics,
+            emd_points=self.measuring.emd_points,
+            workers=self.measuring.workers,
+            progress=self.on_pairs,
+        )
+
+
+def load_clouds(folder: Path) -> list[PointCloud]:
+    """Every cloud of a folder in the order of their names. Raises PointCloudError for none."""
+    from .cloud_files import READ
+
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in READ)
+    if not paths:
+        raise PointCloudError(f"{folder}: no clouds; expected files {', '.join(READ)}")
+    return [PointCloud.load(path) for path in paths]
