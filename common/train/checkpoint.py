@@ -156,7 +156,10 @@ def load_checkpoint(
     if progress["trainable"] != _trainable(model):
         differing = sorted(set(progress["trainable"]) ^ set(_trainable(model)))
         raise WeightsError(f"{folder / 'optimizer.pt'}: other parameters were trained: {', '.join(differing[:8])}")
-    optimizer.load_state_dict(progress["optimizer"])
+    try:
+        optimizer.load_state_dict(progress["optimizer"])
+    except (KeyError, ValueError) as error:
+        raise WeightsError(f"{folder / 'optimizer.pt'}: the state of another optimizer ({error})") from error
     if scaler is not None and progress["scaler"]:
         scaler.load_state_dict(progress["scaler"])
     if ema is not None:

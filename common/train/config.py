@@ -44,6 +44,9 @@ class TrainConfig:
     lr_decay_factor: float = 0.1
     """What multistep multiplies by at each drop."""
 
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """muon: the matrices of the core's blocks by Muon, all else by AdamW, at the same learning rate. It needs fewer
+    updates and wants two to five times AdamW's learning rate."""
     adam_beta1: float = 0.9
     """AdamW: decay of the mean of the gradient."""
     adam_beta2: float = 0.999

@@ -22,6 +22,7 @@ from .config import TrainConfig, package_versions
 from .data_order import Sized, released_after, training_batches
 from .ema import EMA
 from .noise import SampleNoise
+from .optimizer import build_optimizer
 from .progress import Meter, Progress, check_tracker, require_finite
 from .setup import apply_options, check_resume, open_accelerator
 from .signals import StopRequest
@@ -93,13 +94,7 @@ def _train(
 
     apply_options(config, model)
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable,
-        lr=config.learning_rate,
-        betas=(config.adam_beta1, config.adam_beta2),
-        weight_decay=config.adam_weight_decay,
-        eps=config.adam_epsilon,
-    )
+    optimizer = build_optimizer(config, model)
     # `net` is called, `model` is the same weights without wrappers. The learning rate is set below, once per update:
     # a prepared scheduler would step once per process.
     net, optimizer = accelerator.prepare(model, optimizer)
