@@ -9,7 +9,7 @@ DEMO ?= demo
 .PHONY: help demo test lint gpu-test clean
 
 help:
-	@echo "make demo   draw floorplans and edit a clip with the shipped models, into $(DEMO)/"
+	@echo "make demo   draw floorplans and shapes and edit a clip with the shipped models, into $(DEMO)/"
 	@echo "make test   lint, type-check and test"
 	@echo "make lint   ruff and pyright alone"
 

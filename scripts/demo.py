@@ -1,4 +1,4 @@
-"""The demo: floorplans for three bubble diagrams, and a clip that is edited by prompts, with the models that ship."""
+"""The demo, with what ships: floorplans for bubble diagrams, shapes and their meshes, a clip edited by prompts."""
 
 import argparse
 import time
@@ -10,6 +10,8 @@ from trifold.floorplan import BubbleDiagram, HouseDiffusion
 from trifold.floorplan.animate import save_animation
 from trifold.floorplan.page import save_page
 from trifold.floorplan.sheet import contact_sheet, save_picture
+from trifold.pointcloud import PointDiffusion
+from trifold.pointcloud.output import save_shapes
 from trifold.video.commands import tune
 from trifold.video.run_config import EditSettings, Reading, VideoRun
 from trifold.video.sprites.render import sprite_clip
@@ -50,6 +52,18 @@ def floorplans(folder: Path, num_plans: int, steps: int) -> Path:
     return folder / "index.html"
 
 
+def shapes(folder: Path, num_shapes: int, steps: int) -> Path:
+    """Draw shapes of every class and make meshes of them; returns the page to turn them on."""
+    model = PointDiffusion.from_pretrained("procedural")
+    classes = [name for name in model.config.class_names for _ in range(num_shapes)]
+    clouds = model.generate(len(classes), class_name=classes, steps=steps, progress=show_progress)
+    meshes = [cloud.to_mesh() for cloud in clouds]
+    print(f"shapes: {len(clouds)} clouds, {sum(mesh.is_watertight for mesh in meshes)} watertight meshes")
+    title = "Shapes drawn by class, and their meshes"
+    save_shapes(clouds, folder, title=title, meshes=meshes, columns=4 * num_shapes)
+    return folder / "index.html"
+
+
 def video(folder: Path, tuning_steps: int, steps: int) -> Path:
     """Tune on a clip of the sprites world and edit it; returns the page that plays source and edits."""
     source = folder.with_name("source.mp4")
@@ -77,6 +91,8 @@ def main() -> None:
     parser.add_argument("--output-dir", type=Path, default=Path("demo"))
     parser.add_argument("--num-plans", type=int, default=6)
     parser.add_argument("--steps", type=int, default=100, help="denoising steps of a plan")
+    parser.add_argument("--num-shapes", type=int, default=2, help="shapes of each class")
+    parser.add_argument("--shape-steps", type=int, default=20, help="denoising steps of a shape")
     parser.add_argument("--tuning-steps", type=int, default=250, help="updates on the clip")
     parser.add_argument("--edit-steps", type=int, default=40, help="denoising steps of an edit")
     parser.add_argument("--open", action="store_true", help="open the pages in a browser")
@@ -84,6 +100,7 @@ def main() -> None:
     start = time.perf_counter()
     pages = [
         floorplans(args.output_dir / "floorplan", args.num_plans, args.steps),
+        shapes(args.output_dir / "shapes", args.num_shapes, args.shape_steps),
         video(args.output_dir / "video", args.tuning_steps, args.edit_steps),
     ]
     print(*pages, f"({time.perf_counter() - start:.0f} s)")
