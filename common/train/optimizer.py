@@ -41,8 +41,8 @@ def block_matrices(model: nn.Module) -> list[nn.Parameter]:
     found: dict[int, nn.Parameter] = {}
     for block in model.modules():
         if isinstance(block, Block):
-            linears = (m for m in block.modules() if isinstance(m, nn.Linear))
-            found |= {id(m.weight): m.weight for m in linears if m.weight.requires_grad}
+            weights = (m.weight for m in block.modules() if isinstance(m, nn.Linear))
+            found |= {id(w): w for w in weights if isinstance(w, nn.Parameter) and w.requires_grad}
     return list(found.values())
 
 
