@@ -20,7 +20,7 @@ from .finishing_doors import door_outline, place_doors, walls_of
 from .finishing_joins import joined, shared_length
 from .finishing_rooms import is_cover, parted, tiled
 from .finishing_settings import FinishSettings, Limits
-from .finishing_walls import aligned, main_angle, outline, ring
+from .finishing_walls import aligned, main_angle, outline, ring, rounded
 from .plan import Node, Plan
 
 __all__ = ["FinishSettings", "clear_plan", "finish"]
@@ -119,14 +119,14 @@ def _cost(shapes: Sequence[Polygon], doors: Doors, limits: Limits) -> tuple[bool
 def _tidy(state: Sequence[Polygon], doors: Doors, angle: float, frame: float, limits: Limits) -> list[Polygon]:
     """One round of all parts, in the directions that the plan mostly follows."""
     turned = [_turned(s, -angle, frame) for s in state] if angle else list(state)
-    rooms = tiled(parted(aligned(turned, limits)), limits)
+    rooms = tiled(parted(aligned(turned, limits), limits), limits)
     rooms, changed = joined(rooms, doors, limits)
     if changed:
         rooms = tiled(rooms, limits)
     if not angle:
         return rooms
     back = [_turned(s, angle, frame) if not s.is_empty else s for s in rooms]
-    return [shapely.transform(s, lambda xy: np.round(xy / limits.step) * limits.step) for s in back]
+    return [shapely.transform(s, lambda xy: rounded(xy, limits)) for s in back]
 
 
 def _turned(shape: Polygon, angle: float, frame: float) -> Polygon:

@@ -41,9 +41,11 @@ def joined(shapes: Sequence[Polygon], doors: Sequence[Door], limits: Limits) -> 
             at_risk = [door for door in held if touched & set(door)]
             if all(shared_length(new, door, limits) >= need for door in at_risk):
                 corners = sum(len(s.exterior.coords) for s in new)
-                options.append((round(cost, 6), corners, round(strip.area, 6), room, number, new))
+                # Equals are told apart by what a turned plan has too: how near to the other's middle they are.
+                far = round(strip.centroid.distance(rooms[b if room == a else a].centroid), 6)
+                options.append((round(cost, 6), corners, round(strip.area, 6), far, room, number, new))
         if options:
-            rooms, changed = min(options, key=lambda option: option[:5])[-1], True
+            rooms, changed = min(options, key=lambda option: option[:6])[-1], True
             held.add((a, b))
     return rooms, changed
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import shapely
-from shapely.geometry import Polygon, box
+from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
 from .finishing_settings import Limits
-from .finishing_walls import ring
+from .finishing_walls import ring, rounded
 
 # Of two rooms that overlap by more than this share of the smaller one, each keeps its half of the common floor.
 DEEP = 0.3
@@ -36,7 +36,7 @@ def is_cover(shapes: Sequence[Polygon]) -> bool:
     return all(s.is_valid and not s.interiors for s in shapes) and bool(shapely.coverage_is_valid(np.array(shapes)))
 
 
-def parted(shapes: Sequence[Polygon]) -> list[Polygon]:
+def parted(shapes: Sequence[Polygon], limits: Limits) -> list[Polygon]:
     """Rooms whose overlaps go deep are parted along the middle of the common floor; a room inside another grows a way
     out to that room's nearest side, since no room may have a hole."""
     rooms = list(shapes)
@@ -49,15 +49,17 @@ def parted(shapes: Sequence[Polygon]) -> list[Polygon]:
         if common.area > 0.85 * least:
             rooms[small] = _with_way_out(rooms[small], rooms[large])
             continue
-        x0, y0, x1, y1 = common.bounds
+        (x0, y0), (x1, y1) = rounded(np.reshape(common.bounds, (2, 2)), limits)
         offset = np.subtract(rooms[j].centroid.coords[0], rooms[i].centroid.coords[0])
-        axis = int(abs(offset[1]) / max(y1 - y0, 1e-9) > abs(offset[0]) / max(x1 - x0, 1e-9))
+        axis = int(round(abs(offset[1]) / max(y1 - y0, 1e-9) - abs(offset[0]) / max(x1 - x0, 1e-9), 6) > 0)
         middle = ((x0 + x1) / 2, (y0 + y1) / 2)[axis]
         cut = []
         for k, way in ((i, 1 if offset[axis] > 0 else -1), (j, -1 if offset[axis] > 0 else 1)):
             low, high = [x0, y0], [x1, y1]
             (low if way > 0 else high)[axis] = middle
-            cut.append(_largest(rooms[k].difference(box(low[0], low[1], high[0], high[1]).intersection(common))))
+            side = _floor(box(low[0], low[1], high[0], high[1]).intersection(common))
+            # On the lattice, or slanted sides would leave slivers behind.
+            cut.append(_largest(shapely.difference(rooms[k], side, grid_size=limits.step)))
         if min(new.area / rooms[k].area for new, k in zip(cut, (i, j), strict=True)) > 0.25:
             rooms[i], rooms[j] = cut
     return rooms
@@ -66,6 +68,11 @@ def parted(shapes: Sequence[Polygon]) -> list[Polygon]:
 def _overlapping(rooms: Sequence[Polygon]) -> list[tuple[int, int]]:
     tree = shapely.STRtree(list(rooms))
     return sorted((int(i), int(j)) for i, j in tree.query(rooms, predicate="intersects").T if i < j)
+
+
+def _floor(shape: BaseGeometry) -> MultiPolygon:
+    """What has area: where outlines also touch, intersections hold lines and points too."""
+    return MultiPolygon([part for part in shapely.get_parts(shape) if isinstance(part, Polygon) and part.area > 0])
 
 
 def _largest(shape: BaseGeometry) -> Polygon:

@@ -43,6 +43,12 @@ def ring(shape: Polygon) -> np.ndarray:
     return np.asarray(shapely.orient_polygons(shape).exterior.coords)[:-1]
 
 
+def rounded(points: np.ndarray, limits: Limits) -> np.ndarray:
+    """Points on the lattice of finished corners. What lies midway to within float noise goes to even steps: that is
+    the same for a mirrored plan, and for one moved by even steps."""
+    return np.round(np.round(points / limits.step, 6)) * limits.step
+
+
 def main_angle(rings: Iterable[np.ndarray], slope: float) -> float:
     """The turn of the plan's main directions against the axes, radians in (-pi/4, pi/4]; 0 within the tolerance.
 
@@ -290,7 +296,7 @@ def aligned(shapes: Sequence[Polygon], limits: Limits) -> list[Polygon]:
     built = [rebuilt(points, row) for points, row in zip(rings, rows, strict=True)]
     rings = [points for points, _ in built]
     gather(rings, [held for _, held in built], limits)
-    found = [outline(points) for points in rings]
+    found = [outline(rounded(points, limits)) for points in rings]
     return [new if new.area > 0.5 * old.area else old for new, old in zip(found, shapes, strict=True)]
 
 
