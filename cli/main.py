@@ -10,7 +10,7 @@ from importlib.metadata import version
 USAGE = """usage: trifold COMMAND ...
 
 commands:
-  floorplan  train | generate | evaluate | convert | render
+  floorplan  train | generate | finish | evaluate | convert | render
   video      tune | edit | invert | evaluate | convert | info
   pointcloud train | generate | interpolate | evaluate | mesh | convert
   doctor     what hardware is here, and which attention kernels run on it

@@ -3,8 +3,11 @@
 from trifold.floorplan import BubbleDiagram, HouseDiffusion
 """
 
+from .checking import best_of
 from .diagram import BubbleDiagram, RoomSpec
 from .errors import FloorplanError
+from .finished import FinishedPlan
+from .finishing import FinishSettings, finish
 from .model import HouseDiffusion, HouseDiffusionConfig
 from .plan import Node, Plan
 from .procedural import ProceduralConfig, ProceduralPlans, generate_plan
@@ -13,6 +16,8 @@ from .rplan import plan_to_rplan, read_rplan
 
 __all__ = [
     "BubbleDiagram",
+    "FinishSettings",
+    "FinishedPlan",
     "FloorplanError",
     "HouseDiffusion",
     "HouseDiffusionConfig",
@@ -22,6 +27,8 @@ __all__ = [
     "ProceduralPlans",
     "RoomSpec",
     "RoomType",
+    "best_of",
+    "finish",
     "generate_plan",
     "plan_to_rplan",
     "read_rplan",

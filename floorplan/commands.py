@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -13,10 +14,17 @@ from ..common.command_line import Device, check_folder, check_output, make_folde
 from .diagram import BubbleDiagram, example_names
 from .errors import FloorplanError
 from .files import write_whole
+from .finishing_settings import FinishSettings
 from .model import SamplerName
+from .output import PLAN_SUFFIXES
 from .plan import Plan
 
-SUFFIXES = (".svg", ".png", ".json", ".html", ".gif", ".mp4", "")
+if TYPE_CHECKING:
+    from .finished import FinishedPlan
+
+SUFFIXES = (*PLAN_SUFFIXES, ".html", ".gif", ".mp4", "")
+
+NUM_KNOWN = 1000  # training plans that the nearest is sought among
 
 
 def generate(
@@ -29,25 +37,33 @@ def generate(
     sampler: SamplerName = "ddpm",
     seed: int = 0,
     discrete: bool = True,
+    best_of: int = 1,
+    finish: bool = False,
     device: Device = "auto",
 ) -> None:
     """Draw floorplans for a bubble diagram.
 
     Args:
         graph: json file of a bubble diagram, or the name of a packaged example such as two_bedrooms.
-        out: plan.svg, .png or .json; .html for a page; .gif or .mp4 for the denoising; a folder for all of them.
+        out: plan.svg, .png, .json, .dxf, .ifc or .geojson; .html for a page; .gif or .mp4 for the denoising; a folder
+            for pictures, json and a page.
         num_plans: how many plans; their seeds are seed, seed + 1, ...
         model: packaged name, folder written by training or conversion, or hub id.
         steps: denoising steps, 1 to 1000.
         sampler: all need about 20 steps; ddpm-large has the published variance and wants 1000.
         seed: seed of the first plan.
         discrete: decode corners from bits at low noise.
+        best_of: draw every plan so often and keep the best one, those with the right doors first.
+        finish: put walls and doors right; what was moved, and what could not be put right, is told.
         device: where to run; auto takes the GPU if there is one.
     """
     check_output(out, SUFFIXES)
     animated = out.suffix.lower() in (".gif", ".mp4")
     if animated and num_plans != 1:
         raise FloorplanError(f"an animation shows one plan, found {num_plans}", source=str(out), field="num_plans")
+    if animated and (finish or best_of != 1):
+        text = "an animation shows one plan being drawn; it is neither finished nor chosen"
+        raise FloorplanError(text, source=str(out), field="finish" if finish else "best_of")
     diagram = read_diagram(graph)
     house = load_model(model, device)
     title = diagram.name or Path(graph).stem
@@ -59,10 +75,54 @@ def generate(
         save_animation(frames, out)
         print(out)
         return
-    plans = house.generate(
-        diagram, num_plans, steps=steps, sampler=sampler, seed=seed, discrete=discrete, progress=show_progress
-    )
-    for path in save_plans(plans, diagram, out, title):
+    drawing: dict[str, Any] = {"steps": steps, "sampler": sampler, "seed": seed, "discrete": discrete}
+    if best_of == 1 and not finish:
+        plans: Sequence[Plan | FinishedPlan] = house.generate(diagram, num_plans, progress=show_progress, **drawing)
+    else:
+        from .checking import best_of as draw_best
+        from .checking import cost
+        from .finishing import finish as put_right
+
+        checked = draw_best(
+            house,
+            diagram,
+            num_plans,
+            best_of,
+            finish=put_right if finish else None,
+            progress=show_progress,
+            **drawing,
+        )
+        plans = [one.finished or one.plan for one in checked]
+        if best_of > 1:
+            print(cost(checked), file=sys.stderr)
+    paths = save_plans(plans, diagram, out, title)
+    for i, plan in enumerate(plans):
+        if not isinstance(plan, Plan):
+            print(f"plan {i}: {plan.summary()}", file=sys.stderr)
+    for path in paths:
+        print(path)
+
+
+def finish(
+    plans: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="PLANS")],
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
+    *,
+    settings: Annotated[FinishSettings, tyro.conf.arg(name="")] = FinishSettings(),  # noqa: B008
+) -> None:
+    """Put the walls and doors of plans right that are already there, and write drawings.
+
+    Args:
+        plans: json file or folder of plans (RPLAN / House-GAN++ schema, ProcTHOR).
+        out: .svg, .png, .json, .dxf, .ifc or .geojson; of several plans numbered files.
+        settings: what finishing may do; lengths in metres.
+    """
+    from .finishing import finish as put_right
+    from .other_formats import load_plans
+
+    check_output(out, PLAN_SUFFIXES)
+    finished = [put_right(plan, settings) for plan in load_plans(plans)]
+    for path, plan in zip(save_numbered(finished, out), finished, strict=True):
+        print(f"{path.name}: {plan.summary()}", file=sys.stderr)
         print(path)
 
 
@@ -113,6 +173,10 @@ def evaluate(
     samplers: tuple[SamplerName, ...] = ("ddpm",),
     seeds: tuple[int, ...] = (0,),
     sizes: bool = False,
+    best_of: int = 1,
+    finish: bool = False,
+    training_data: str | None = None,
+    inception: bool = False,
     out: Path | None = None,
     device: Device = "auto",
 ) -> None:
@@ -126,24 +190,45 @@ def evaluate(
         samplers: sampler of each entry of `steps`, or one for all.
         seeds: sampling seeds; scores are pooled over them.
         sizes: also tell the model every room's area and size.
+        best_of: also draw every plan so often, and measure the best ones, and how much plans of one diagram differ.
+        finish: also measure finished plans.
+        training_data: `procedural`, or a file or folder: measure how near plans are to the first 1000 of these.
+        inception: also measure the FID of Inception features (downloads its weights; `pip install 'trifold[fid]'`).
         out: json file for the scores.
         device: where to run.
     """
-    from .evaluation import evaluate_model, held_out_plans
+    from .evaluation import evaluate_model, held_out_plans, second_sample
+    from .other_formats import load_plans
+    from .procedural import ProceduralPlans
 
     if out is not None:
         check_output(out, (".json",))
     house = load_model(model, device)
-    plans = held_out_plans(data, num_plans)
     samplers = samplers * len(steps) if len(samplers) == 1 else samplers
     if len(samplers) != len(steps):
         raise FloorplanError(f"{len(samplers)} samplers for {len(steps)} entries of steps", field="samplers")
-    runs = list(zip(samplers, steps, strict=True))
-    report = evaluate_model(house, plans, runs, seeds=seeds, sizes=sizes, progress=show_progress)
+    plans = held_out_plans(data, num_plans)
+    if training_data == "procedural":
+        known = [ProceduralPlans()[i] for i in range(NUM_KNOWN)]
+    else:
+        known = load_plans(training_data)[:NUM_KNOWN] if training_data else []
+    report = evaluate_model(
+        house,
+        plans,
+        list(zip(samplers, steps, strict=True)),
+        seeds=seeds,
+        sizes=sizes,
+        best_of=best_of,
+        finished=finish,
+        others=second_sample(data, num_plans),
+        training_plans=known,
+        inception=inception,
+        progress=show_progress,
+    )
     print(report.table())
     if out is not None:
         make_folder(out.parent)
-        write_whole(out, json.dumps(report.to_dict(), indent=2) + "\n")
+        write_whole(out, json.dumps({"model": model, "data": data, **report.to_dict()}, indent=2) + "\n")
 
 
 def convert(
@@ -178,7 +263,7 @@ def train(argv: Sequence[str]) -> None:
     print(f"{'stopped' if result.interrupted else 'trained'} at step {result.step}; see {config.output_dir}")
 
 
-COMMANDS = {"generate": generate, "evaluate": evaluate, "render": render, "convert": convert}
+COMMANDS = {"generate": generate, "finish": finish, "evaluate": evaluate, "render": render, "convert": convert}
 
 
 def run(argv: Sequence[str]) -> None:
@@ -209,28 +294,37 @@ def load_model(model: str, device: Device) -> Any:
     return HouseDiffusion.from_pretrained(model, device=torch_device(device))
 
 
-def save_plans(plans: Sequence[Plan], diagram: BubbleDiagram, out: Path, title: str) -> list[Path]:
-    """One file, numbered files, a page, or a folder with everything; returns what was written."""
+def save_plans(plans: Sequence[Plan | FinishedPlan], diagram: BubbleDiagram, out: Path, title: str) -> list[Path]:
+    """One file, numbered files, a page, or a folder with pictures, json and a page; returns what was written."""
     from .page import save_page
     from .sheet import contact_sheet, save_picture
 
     make_folder(out if out.suffix == "" else out.parent)
+    outlines = [plan if isinstance(plan, Plan) else plan.plan for plan in plans]
     if out.suffix.lower() == ".html":
-        save_page(out, [(title, f"{len(plans)} plans", plans, diagram)], title=title)
+        save_page(out, [(title, f"{len(plans)} plans", outlines, diagram)], title=title)
         return [out]
     if out.suffix == "":
-        paths = []
-        for i, plan in enumerate(plans):
-            paths += [out / f"plan-{i}.svg", out / f"plan-{i}.json"]
-            plan.save(paths[-2])
-            plan.save(paths[-1])
-        save_picture(contact_sheet(plans, titles=[f"{title} {i}" for i in range(len(plans))]), out / "sheet.png")
-        save_page(out / "index.html", [(title, f"{len(plans)} plans", plans, diagram)], title=title)
+        paths = [path for i, plan in enumerate(plans) for path in save_all(plan, out / f"plan-{i}")]
+        save_picture(contact_sheet(outlines, titles=[f"{title} {i}" for i in range(len(plans))]), out / "sheet.png")
+        save_page(out / "index.html", [(title, f"{len(plans)} plans", outlines, diagram)], title=title)
         return [*paths, out / "sheet.png", out / "index.html"]
-    if len(plans) == 1:
-        plans[0].save(out)
-        return [out]
-    paths = [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(len(plans))]
+    return save_numbered(plans, out)
+
+
+def save_all(plan: Plan | FinishedPlan, stem: Path) -> list[Path]:
+    """A picture and json; returns their paths."""
+    paths = [stem.with_suffix(suffix) for suffix in (".svg", ".json")]
+    for path in paths:
+        plan.save(path)
+    return paths
+
+
+def save_numbered(plans: Sequence[Plan | FinishedPlan], out: Path) -> list[Path]:
+    """`out` itself for one plan, else `name-0.suffix`, ...; returns the paths."""
+    make_folder(out.parent)
+    single = len(plans) == 1
+    paths = [out if single else out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(len(plans))]
     for plan, path in zip(plans, paths, strict=True):
         plan.save(path)
     return paths

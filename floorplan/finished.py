@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -75,3 +76,20 @@ class FinishedPlan:
     walls: tuple[Wall, ...]
     openings: tuple[Opening, ...]
     report: FinishReport
+
+    def summary(self, *, at_most: int = 4) -> str:
+        """What finishing did in a line: nodes moved, by how much in metres, and the first problems in words."""
+        furthest = max((move.distance for move in self.report.moved), default=0.0) * self.plan.metres_per_unit
+        text = f"{len(self.report.moved)} of {len(self.plan.nodes)} rooms and doors moved, by at most {furthest:.2f} m"
+        problems = self.report.problems
+        if problems:
+            text += "; not put right: " + "; ".join(problems[:at_most])
+            text += f"; and {len(problems) - at_most} more" if len(problems) > at_most else ""
+        return text
+
+    def save(self, path: str | os.PathLike[str], *, width: int = 1024) -> None:
+        """Write as `.json` (RPLAN schema), `.svg`, `.png` (`width` pixels wide), `.dxf`, `.geojson` or `.ifc`; see
+        `output.save_plan`."""
+        from .output import save_plan  # the writers import finished plans
+
+        save_plan(self, path, width=width)

@@ -216,7 +216,7 @@ def _no_wall(plan: Plan, shapes: Sequence[Polygon], door: int) -> str:
 def clear_plan(finished: FinishedPlan) -> Plan:
     """The plan of clear floor: rooms without the bodies of their walls, doors in the walls between them.
 
-    This is the form in which plans are drawn for training and measured (`metrics.door_in_wall`). A room that its walls
+    This is the form in which plans are drawn for training and measured. A room that its walls
     fill stays as it is.
     """
     bodies = [LineString([w.start, w.end]).buffer(w.thickness / 2, cap_style="square") for w in finished.walls]

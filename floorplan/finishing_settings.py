@@ -20,27 +20,28 @@ CREEP_METRES = 0.01
 class FinishSettings:
     """What finishing may do; lengths in metres.
 
-    inner_wall, outer_wall: thickness of walls between rooms and towards the outside.
-    snap: walls and corners this close to being in line are put in line; slanted walls that rise less are straightened.
-    gap: facing walls of two rooms up to this far apart, or this deep in each other, become one wall.
-    reach: a room grows by up to this to meet the room that a door joins it with.
-    angle: degrees; walls this close to the plan's main directions are put on them.
-    interior_door, front_door: clear width of doors where their wall has the length for it.
-    least_door: narrowest door. A wall piece too short for it holds no door.
-
     Raises ValueError for a length that is negative or not finite, walls or doors without width, a least door wider
     than a door, or an angle outside [0, 20].
     """
 
     inner_wall: float = 0.12
+    """Thickness of walls between rooms."""
     outer_wall: float = 0.28
+    """Thickness of walls towards the outside."""
     snap: float = 0.2
+    """Walls and corners this close to being in line are put in line; slanted walls that rise less are straightened."""
     gap: float = 0.75
+    """Facing walls of two rooms up to this far apart, or this deep in each other, become one wall."""
     reach: float = 2.0
+    """A room grows by up to this to meet the room that a door joins it with."""
     angle: float = 5.0
+    """Degrees; walls this close to the plan's main directions are put on them."""
     interior_door: float = 0.85
+    """Clear width of doors between rooms where their wall has the length for it."""
     front_door: float = 1.0
+    """Clear width of front doors where their wall has the length for it."""
     least_door: float = 0.6
+    """Narrowest door. A wall piece too short for it holds no door."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

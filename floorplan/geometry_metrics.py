@@ -21,8 +21,8 @@ from shapely.geometry.base import BaseGeometry
 
 from .diagram import BubbleDiagram
 from .errors import FloorplanError
-from .metrics import _shape, connected_from_entrance, door_connections
-from .plan import Node, Plan
+from .metrics import connected_from_entrance, door_boxes, door_connections, node_shape
+from .plan import Plan
 
 WALL_METRES = 0.5  # RPLAN's thickest walls are 6 to 7 of its 256 pixels
 SLOT_METRES = 0.9  # nobody fits through less than a door: narrower outside space between rooms is a fault
@@ -31,23 +31,9 @@ GRID_METRES = 1e-6  # of unions and differences
 PROBES = 21  # points along a door
 LEAST_LINE_METRES = 0.3  # shorter sides say little about the direction of a wall
 
-# As `metrics.summary_table` wants them: name -> (better direction, digits).
-GEOMETRY_COLUMNS = {
-    "overlapping_pairs": ("↓", 2),
-    "gap_share": ("↓", 3),
-    "parts": ("↓", 2),
-    "door_in_own_wall": ("↑", 3),
-    "all_reachable": ("↑", 3),
-    "room_count_match": ("↑", 3),
-    "type_match": ("↑", 3),
-    "total_area_error": ("↓", 3),
-    "misalignment": ("↓", 3),
-    "axis_deviation": ("", 2),
-}
-
 
 def geometry_measures(plan: Plan, diagram: BubbleDiagram, *, wall: float = WALL_METRES) -> dict[str, float]:
-    """Every measure of this file under the names of `GEOMETRY_COLUMNS`; one that does not exist is left out."""
+    """Every measure of this file by name; one that does not exist is left out."""
     measured = {
         "overlapping_pairs": overlapping_pairs(plan),
         "gap_share": gap_share(plan, wall=wall),
@@ -68,7 +54,7 @@ def geometry_measures(plan: Plan, diagram: BubbleDiagram, *, wall: float = WALL_
 
 def overlapping_pairs(plan: Plan, *, tolerance: float = 0.01) -> int:
     """Pairs of rooms that share more than `tolerance` m2 of floor. 0 is right; `overlap_share` says how much."""
-    shapes = np.array([_shape(node) for node in plan.rooms], dtype=object)
+    shapes = np.array([node_shape(node) for node in plan.rooms], dtype=object)
     first, second = np.triu_indices(len(shapes), 1)
     shared = shapely.area(shapely.intersection(shapes[first], shapes[second]))
     return int((np.asarray(shared) * plan.metres_per_unit**2 > tolerance).sum())
@@ -76,7 +62,7 @@ def overlapping_pairs(plan: Plan, *, tolerance: float = 0.01) -> int:
 
 def floor(plan: Plan) -> BaseGeometry:
     """The union of the rooms, plan units."""
-    return _areas(shapely.union_all([_shape(node) for node in plan.rooms]))
+    return areal(shapely.union_all([node_shape(node) for node in plan.rooms]))
 
 
 def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeometry:
@@ -95,7 +81,7 @@ def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeom
         shrunk = shapely.buffer(shapely.simplify(grown, 1e-4 * width), -width / 2, join_style="mitre")
     # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of two shapes
     # that are nearly the same can come out wrong.
-    return _areas(shapely.union(shape, shrunk, grid_size=grid))
+    return areal(shapely.union(shape, shrunk, grid_size=grid))
 
 
 def filled(shape: BaseGeometry) -> BaseGeometry:
@@ -126,7 +112,7 @@ def _built_and_gaps(plan: Plan, wall: float, slot: float) -> tuple[BaseGeometry,
     grid = GRID_METRES / unit
     built = closed(floor(plan), wall / unit, grid=grid)
     outline = filled(closed(built, slot / unit, grid=grid))
-    return built, _areas(shapely.difference(outline, built, grid_size=grid))
+    return built, areal(shapely.difference(outline, built, grid_size=grid))
 
 
 def coverage(plan: Plan, *, wall: float = WALL_METRES, slot: float = SLOT_METRES) -> float:
@@ -145,28 +131,6 @@ def parts(plan: Plan, *, wall: float = WALL_METRES) -> int:
 # ------------------------------------------------------------------------------------------------------------- doors
 
 
-def door_boxes(door: Node) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
-    """The box around a door that is narrowest, as (middle [2], unit vector along it [2], length, thickness), plan
-    units. A nearly square door may lie either way in its wall, so it has two. None if the door is a point.
-    """
-    # The narrowest strip around points always has two of them on one side.
-    first, second = np.triu_indices(len(door.polygon), 1)
-    sides = door.polygon[second] - door.polygon[first]
-    lengths = np.linalg.norm(sides, axis=1)
-    if not lengths.any():
-        return []
-    along = sides[lengths > 0] / lengths[lengths > 0, None]
-    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
-    heights = door.polygon @ across.T  # [corners, directions]
-    best = int(np.argmin(np.ptp(heights, axis=0)))
-    axes = np.stack([along[best], across[best]])
-    spans = door.polygon @ axes.T
-    middle = (spans.max(axis=0) + spans.min(axis=0)) / 2 @ axes
-    length, thick = (float(side) for side in np.ptp(spans, axis=0))
-    boxes = [(middle, axes[0], length, thick), (middle, axes[1], thick, length)]
-    return boxes if thick > 0.8 * length else boxes[:1]
-
-
 def doors_in_own_walls(plan: Plan, *, wall: float = WALL_METRES, tolerance: float = TOLERANCE_METRES) -> list[bool]:
     """For every door, in the order of `plan.doors`: whether it lies in the wall between exactly the rooms it is for.
 
@@ -177,7 +141,7 @@ def doors_in_own_walls(plan: Plan, *, wall: float = WALL_METRES, tolerance: floa
     So it says the same of a door between two faces and of one on a common boundary. `wall` is metres in both.
     """
     unit = plan.metres_per_unit
-    rooms = np.array([_shape(node) for node in plan.rooms], dtype=object)
+    rooms = np.array([node_shape(node) for node in plan.rooms], dtype=object)
     edges = shapely.boundary(rooms)
     steps = (np.arange(PROBES) + 0.5) / PROBES - 0.5
     verdicts = []
@@ -208,7 +172,7 @@ def built_rooms(plan: Plan, *, min_area: float = 0.5) -> list[int]:
     found: list[int] = []
     taken: BaseGeometry = Polygon()
     for room, node in enumerate(plan.rooms):
-        shape = _areas(_shape(node))
+        shape = areal(node_shape(node))
         if shapely.difference(shape, taken).area * plan.metres_per_unit**2 >= min_area:
             found.append(room)
             taken = shapely.union(taken, shape)
@@ -235,7 +199,7 @@ def total_area_error(plan: Plan, diagram: BubbleDiagram) -> float:
     if diagram.num_rooms != plan.num_rooms:
         text = f"the diagram has {diagram.num_rooms} rooms, the plan {plan.num_rooms}"
         raise FloorplanError(text, source=plan.name, field="rooms")
-    pairs = [(_shape(n).area, r.area) for n, r in zip(plan.rooms, diagram.rooms, strict=True) if r.area is not None]
+    pairs = [(node_shape(n).area, r.area) for n, r in zip(plan.rooms, diagram.rooms, strict=True) if r.area is not None]
     if not pairs:
         return math.nan
     drawn, wanted = np.sum(pairs, axis=0)
@@ -318,7 +282,7 @@ def _polygons(shape: BaseGeometry) -> list[Polygon]:
     return [part for part in parts if isinstance(part, Polygon) and part.area > 0]
 
 
-def _areas(shape: BaseGeometry) -> BaseGeometry:
+def areal(shape: BaseGeometry) -> BaseGeometry:
     """The part of a geometry that has area."""
     found = _polygons(shape)
     return found[0] if len(found) == 1 else MultiPolygon(found)

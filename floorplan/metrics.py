@@ -1,25 +1,23 @@
 """Measures of a plan by exact geometry. Each is a pure function whose docstring is its definition.
 
-Lengths are in the unit of the docstring (metres or plan units); shares lie in [0, 1]. Report what ground truth scores
-beside every table: `summary_table` expects it as a row.
+Lengths are in the unit of the docstring (metres or plan units); shares lie in [0, 1]. `geometry_metrics` has more, and
+`scores` makes tables of all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
 import shapely
-from shapely.geometry import LineString, Polygon
+from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from .compatibility import MAX_NODES, house_diffusion_compatibility
 from .diagram import BubbleDiagram
 from .errors import FloorplanError
-from .lattice import on_lattice
 from .plan import Node, Plan
 from .rooms import RoomType
 
@@ -42,7 +40,8 @@ class GraphErrors:
         return self.missing + self.extra
 
 
-def _shape(node: Node) -> BaseGeometry:
+def node_shape(node: Node) -> BaseGeometry:
+    """The floor of a room, or a door, in plan units; a self-crossing polygon counts even-odd."""
     return shapely.make_valid(Polygon(node.polygon))
 
 
@@ -59,33 +58,31 @@ def overlap_share(plan: Plan) -> float:
 
     Self-crossing rooms count with their even-odd area. 1.0 if the rooms have no area at all.
     """
-    shapes = [_shape(node) for node in plan.rooms]
+    shapes = [node_shape(node) for node in plan.rooms]
     total = sum(shape.area for shape in shapes)
     return max(0.0, 1.0 - float(shapely.union_all(shapes).area) / total) if total > 0 else 1.0
 
 
-def _frames(door: Node) -> list[tuple[np.ndarray, np.ndarray, np.ndarray, float, float]]:
-    """Ways to see a door as a box in a wall: (middle, along, normal, length, thickness) of its tightest rectangle.
-
-    A nearly square door may lie either way in its wall, so it has two.
+def door_boxes(door: Node) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
+    """The box around a door that is narrowest, as (middle [2], unit vector along it [2], length, thickness), plan
+    units. A nearly square door may lie either way in its wall, so it has two. None if the door is a point.
     """
-    box = shapely.minimum_rotated_rectangle(shapely.MultiPoint(door.polygon))
-    if isinstance(box, Polygon):
-        corner = np.asarray(box.exterior.coords)
-        first, second = corner[1] - corner[0], corner[2] - corner[1]
-    elif isinstance(box, LineString):
-        corner = np.asarray(box.coords)
-        first, second = corner[-1] - corner[0], np.zeros(2)
-    else:
+    # The narrowest strip around points always has two of them on one side.
+    first, second = np.triu_indices(len(door.polygon), 1)
+    sides = door.polygon[second] - door.polygon[first]
+    lengths = np.linalg.norm(sides, axis=1)
+    if not lengths.any():
         return []
-    middle = corner[0] + (first + second) / 2
-    length, thick = float(np.linalg.norm(first)), float(np.linalg.norm(second))
-    if thick > length:
-        first, length, thick = second, thick, length
-    along = first / length
-    normal = np.array([-along[1], along[0]])
-    seen = [(middle, along, normal, length, thick)]
-    return [*seen, (middle, normal, along, thick, length)] if thick > 0.8 * length else seen
+    along = sides[lengths > 0] / lengths[lengths > 0, None]
+    across = np.stack([-along[:, 1], along[:, 0]], axis=1)
+    heights = door.polygon @ across.T  # [corners, directions]
+    best = int(np.argmin(np.ptp(heights, axis=0)))
+    axes = np.stack([along[best], across[best]])
+    spans = door.polygon @ axes.T
+    middle = (spans.max(axis=0) + spans.min(axis=0)) / 2 @ axes
+    length, thick = (float(side) for side in np.ptp(spans, axis=0))
+    boxes = [(middle, axes[0], length, thick), (middle, axes[1], thick, length)]
+    return boxes if thick > 0.8 * length else boxes[:1]
 
 
 def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connection | None]:
@@ -97,13 +94,14 @@ def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connect
     the room of one side with the outside if behind the other face no room meets half of the sight lines; else it joins
     two rooms as an interior door does.
     """
-    rooms = np.array([[_shape(node)] for node in plan.rooms], dtype=object)  # [R, 1], against sight lines [RAYS]
+    rooms = np.array([[node_shape(node)] for node in plan.rooms], dtype=object)  # [R, 1], against sight lines [RAYS]
     shapely.prepare(rooms)
     far = reach / plan.metres_per_unit
     result: list[Connection | None] = []
     for door in plan.door_nodes:
         options = []
-        for middle, along, normal, length, thick in _frames(door):
+        for middle, along, length, thick in door_boxes(door):
+            normal = np.array([-along[1], along[0]])
             steps = (np.arange(RAYS) + 0.5) / RAYS - 0.5
             starts = middle + steps[:, None] * length * along
             through, beyond = [], []
@@ -160,21 +158,6 @@ def graph_errors(plan: Plan, diagram: BubbleDiagram | None = None) -> GraphError
     return GraphErrors(missing=len(wanted - built), extra=len(built - wanted))
 
 
-def door_in_wall(plan: Plan, *, most_inside: float = 0.5) -> float:
-    """Share of doors that lie in a wall: they join something (`door_connections`; two rooms for an interior door, a
-    room and the outside for a front door), and at most `most_inside` of their area lies inside rooms. 1.0 for a plan
-    without doors."""
-    if not plan.doors:
-        return 1.0
-    floor = shapely.union_all([_shape(node) for node in plan.rooms])
-    good = []
-    for node, joined in zip(plan.door_nodes, door_connections(plan), strict=True):
-        fits = joined is not None and (joined[1] is None) == (node.type == RoomType.FRONT_DOOR)
-        shape = _shape(node)
-        good.append(fits and shape.area > 0 and shape.intersection(floor).area <= most_inside * shape.area)
-    return float(np.mean(good))
-
-
 def connected_from_entrance(plan: Plan) -> float:
     """Share of rooms that a person can walk to from outside, through doors that really join (`door_connections`)."""
     graph = nx.Graph()
@@ -197,101 +180,8 @@ def manhattan_share(plan: Plan, *, degrees: float = 1.0) -> float:
 def area_error(plan: Plan, diagram: BubbleDiagram) -> float:
     """Mean over rooms with a wanted area of |area - wanted| / wanted; NaN if the diagram wants no areas."""
     errors = [
-        abs(_shape(node).area * plan.metres_per_unit**2 - room.area) / room.area
+        abs(node_shape(node).area * plan.metres_per_unit**2 - room.area) / room.area
         for node, room in zip(plan.rooms, diagram.rooms, strict=True)
         if room.area is not None
     ]
     return float(np.mean(errors)) if errors else math.nan
-
-
-@dataclass(frozen=True)
-class Score:
-    """Mean and standard deviation (over plans, divisor n) of a measure, and the number of plans it exists for."""
-
-    mean: float
-    std: float
-    count: int
-
-
-# name in tables -> (better direction, digits)
-_COLUMNS = {
-    "graph_errors": ("↓", 2),
-    "missing": ("↓", 2),
-    "extra": ("↓", 2),
-    "validity": ("↑", 3),
-    "overlap_share": ("↓", 3),
-    "door_in_wall": ("↑", 3),
-    "connected": ("↑", 3),
-    "manhattan_share": ("", 3),
-    "area_error": ("↓", 3),
-    "compatibility": ("↓", 2),
-    "compatibility_paper": ("↓", 2),
-}
-
-
-def evaluate_plans(
-    plans: Sequence[Plan], diagrams: Sequence[BubbleDiagram] | None = None, *, lattice: bool = False
-) -> dict[str, Score]:
-    """Every measure over a set of plans; diagrams are what was asked for (default: each plan's own doors).
-
-    Keys: graph_errors, missing, extra, validity, overlap_share, door_in_wall, connected, manhattan_share, area_error
-    (where areas were asked for), compatibility (HouseDiffusion's estimate against all edges) and compatibility_paper
-    (with its row bug). Those last two need doors that overlap their rooms: plans with exact walls must first go
-    through the original's raster, which `lattice=True` does (needs OpenCV; a plan that loses a node there does not
-    count). Plans for which a measure does not exist are left out of it, `count` says how many remain. Raises
-    `FloorplanError` if there are no plans, or not one diagram per plan.
-    """
-    if not plans:
-        raise FloorplanError("no plans; expected at least one", source="evaluation", field="plans")
-    if diagrams is not None and len(diagrams) != len(plans):
-        found = f"{len(diagrams)} diagrams for {len(plans)} plans; expected one each"
-        raise FloorplanError(found, source="evaluation", field="diagrams")
-    rows: dict[str, list[float]] = {name: [] for name in _COLUMNS}
-    for i, plan in enumerate(plans):
-        diagram = diagrams[i] if diagrams is not None else plan.diagram()
-        for name, value in _measure(plan, diagram, lattice).items():
-            rows[name].append(float(value))
-    return {name: Score(float(np.mean(v)), float(np.std(v)), len(v)) for name, v in rows.items() if v}
-
-
-def _measure(plan: Plan, diagram: BubbleDiagram, lattice: bool) -> dict[str, float]:
-    errors = graph_errors(plan, diagram)
-    measured = {
-        "graph_errors": errors.total,
-        "missing": errors.missing,
-        "extra": errors.extra,
-        "validity": validity(plan),
-        "overlap_share": overlap_share(plan),
-        "door_in_wall": door_in_wall(plan),
-        "connected": connected_from_entrance(plan),
-        "manhattan_share": manhattan_share(plan),
-        "area_error": area_error(plan, diagram),
-    }
-    drawn: Plan | None = plan
-    if lattice:
-        try:
-            drawn = on_lattice(plan)
-        except FloorplanError:
-            drawn = None
-    if drawn is not None:
-        measured["compatibility"] = house_diffusion_compatibility(drawn, row_bug=False)
-        if len(plan.nodes) <= MAX_NODES:
-            measured["compatibility_paper"] = house_diffusion_compatibility(drawn, row_bug=True)
-    return {name: value for name, value in measured.items() if not math.isnan(value)}
-
-
-def summary_table(rows: Mapping[str, Mapping[str, Score]]) -> str:
-    """A Markdown table with one line per entry of `rows` (name -> `evaluate_plans`), ground truth's among them.
-
-    Cells are `mean ± std`; arrows say which direction is better; measures that no row has are left out.
-    """
-    names = [name for name in _COLUMNS if any(name in scores for scores in rows.values())]
-    head = ["", "plans", *(f"{name} {_COLUMNS[name][0]}".strip() for name in names)]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for label, scores in rows.items():
-        cells = [label, str(max((score.count for score in scores.values()), default=0))]
-        for name in names:
-            digits, score = _COLUMNS[name][1], scores.get(name)
-            cells.append(f"{score.mean:.{digits}f} ± {score.std:.{digits}f}" if score else "-")
-        lines.append(cells)
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"

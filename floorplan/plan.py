@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import reprlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .diagram import BubbleDiagram, RoomSpec, is_finite_number, links_of, ordered_pair
 from .errors import FloorplanError
-from .files import encoded, write_whole
 from .rooms import RoomType, is_door
 
 RPLAN_FRAME = 256.0  # RPLAN plans live on 256 x 256 pixels
@@ -166,11 +163,12 @@ class Plan:
         """The bubble diagram, with each room's area (m2) and bounding box (m) and, if asked, corner count.
 
         A diagram says which rooms are joined, so a second door between the same two rooms, or a second front door, is
-        left out.
+        left out. So is a room's name that an earlier room has: a diagram refers to rooms by name.
         """
         unit = self.metres_per_unit
-        rooms = []
+        rooms: list[RoomSpec] = []
         for node in self.rooms:
+            taken = {room.name for room in rooms}
             x0, y0, x1, y1 = node.bounds
             # Drawn plans can hold flat rooms; a diagram states only sizes that can be asked for.
             area = node.area * unit**2
@@ -178,7 +176,7 @@ class Plan:
             rooms.append(
                 RoomSpec(
                     node.type,
-                    node.name,
+                    "" if node.name in taken else node.name,
                     area=area if area > 0 else None,
                     size=size if min(size) > 0 else None,
                     corners=len(node.polygon) if corners else None,
@@ -189,22 +187,8 @@ class Plan:
         return BubbleDiagram(tuple(rooms), doors, front, self.name)
 
     def save(self, path: str | os.PathLike[str], *, width: int = 1024) -> None:
-        """Write by suffix: `.json` (RPLAN schema, `plan_to_rplan`), `.svg`, `.png` (`width` pixels wide).
+        """Write as `.json` (RPLAN schema), `.svg`, `.png` (`width` pixels wide), `.dxf`, `.geojson` or `.ifc`; see
+        `output.save_plan`."""
+        from .output import save_plan  # the writers import plans
 
-        The file appears whole or not at all. Raises `FloorplanError` for another suffix or a path that cannot be
-        written.
-        """
-        suffix = Path(path).suffix.lower()
-        if suffix == ".json":
-            from .rplan import plan_to_rplan  # rplan.py builds plans, so it imports this module
-
-            write_whole(path, json.dumps(plan_to_rplan(self)) + "\n")
-        elif suffix in (".svg", ".png"):
-            from .render import plan_to_svg, svg_to_png  # the rasteriser is a large import that only pictures need
-
-            svg = plan_to_svg(self)
-            drawing = encoded(svg, str(path))  # refuses a name that is no text before the rasteriser trips over it
-            write_whole(path, drawing if suffix == ".svg" else svg_to_png(svg, width))
-        else:
-            found = f"a {suffix} file" if suffix else "a file without suffix"
-            raise FloorplanError(f"cannot write {found}; use .json, .svg or .png", source=str(path))
+        save_plan(self, path, width=width)

@@ -1,4 +1,4 @@
-"""Measures of sets of plans: FID and KID on geometry features, diversity, nearest training plan.
+"""Distances between sets of plans: FID and KID on geometry features, FID on pictures.
 
 The features need no download and no picture: `FEATURES` lists them, each with a fixed centre and scale, so that numbers
 of different papers and data compare. They do not change when a plan is moved, turned by any angle or mirrored, or when
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import shapely
-from shapely.geometry import Point, Polygon
+from shapely.geometry import Point
 
 from .errors import FloorplanError
 from .geometry_metrics import (
@@ -25,13 +25,12 @@ from .geometry_metrics import (
     axis_deviation,
     closed,
     corner_counts,
-    door_boxes,
     filled,
     floor,
     main_direction,
     misalignment,
 )
-from .metrics import _shape, overlap_share
+from .metrics import door_boxes, node_shape, overlap_share
 from .plan import Plan
 from .rooms import ROOM_TYPES, RoomType
 
@@ -97,7 +96,7 @@ def _raw_features(plan: Plan) -> dict[str, float]:
     unit = plan.metres_per_unit
     turn = math.radians(main_direction(plan))
     matrix = unit * np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])  # p @ matrix
-    rooms = shapely.transform(np.array([_shape(node) for node in plan.rooms], dtype=object), lambda p: p @ matrix)
+    rooms = shapely.transform(np.array([node_shape(node) for node in plan.rooms], dtype=object), lambda p: p @ matrix)
     ground = shapely.transform(floor(plan), lambda p: p @ matrix)
     outline = filled(closed(ground, WALL_METRES))
     side, middle = math.sqrt(ground.area), Point(0, 0) if ground.is_empty else ground.centroid
@@ -141,20 +140,22 @@ def _door_features(plan: Plan, rooms: np.ndarray, matrix: np.ndarray, middle: Po
     if not plan.doors:
         names = ("door_width_mean", "door_width_spread", "door_radius", "door_away", "door_inside")
         return {name: FEATURES[name][0] for name in names} | {"front_radius": 0.0}
-    shapes = shapely.transform(np.array([_shape(node) for node in plan.door_nodes], dtype=object), lambda p: p @ matrix)
+    shapes = shapely.transform(
+        np.array([node_shape(node) for node in plan.door_nodes], dtype=object), lambda p: p @ matrix
+    )
     boxes = [door_boxes(node) for node in plan.door_nodes]
     widths = np.array([box[0][2] if box else 0.0 for box in boxes]) * plan.metres_per_unit
     radii = shapely.distance(shapely.centroid(shapes), middle) / max(side, 1e-6)
     front = np.array([node.type == RoomType.FRONT_DOOR for node in plan.door_nodes])
     away = [shapely.distance(shapes[d], rooms[r]) for d, pair in enumerate(plan.doors) for r in pair if r is not None]
-    ground, drawn = shapely.union_all(rooms), shapely.area(shapes).sum()
+    ground, total = shapely.union_all(rooms), shapely.area(shapes).sum()
     return {
         "door_width_mean": widths.mean(),
         "door_width_spread": widths.std(),
         "front_radius": radii[front].mean() if front.any() else 0.0,
         "door_radius": radii[~front].mean() if (~front).any() else FEATURES["door_radius"][0],
         "door_away": float(np.mean(away)),
-        "door_inside": shapely.area(shapely.intersection(shapes, ground)).sum() / drawn if drawn > 0 else 0.0,
+        "door_inside": shapely.area(shapely.intersection(shapes, ground)).sum() / total if total > 0 else 0.0,
     }
 
 
@@ -272,79 +273,3 @@ def pictures(plans: Sequence[Plan]) -> Tensor:
 
     images = [Image.open(io.BytesIO(svg_to_png(plan_to_original_svg(plan), 256))).convert("RGB") for plan in plans]
     return torch.from_numpy(np.stack([np.asarray(image) for image in images])).permute(0, 3, 1, 2).contiguous()
-
-
-_SYMMETRIES = [
-    np.array([[x, 0], [0, y]]) @ swap for x in (1, -1) for y in (1, -1) for swap in (np.eye(2), np.eye(2)[::-1])
-]
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """The nearest plan of a set: its place there and its `layout_distance`."""
-
-    index: int
-    distance: float
-
-
-def layout_distance(a: Plan, b: Plan) -> float:
-    """1 - (floor of equal type in both) / (floor of equal type in either), both put with the middle of their floor at
-    the origin, in metres, and the second in the best of the 8 positions of a square.
-
-    0 for the same plan, also mirrored or turned; 1 if no room lies on one of its type. Rooms of a type are one area,
-    so two bedrooms that trade places are no difference.
-    """
-    return _layout_distance(_type_areas(a), _type_areas(b))
-
-
-def diversity(plans: Sequence[Plan]) -> float:
-    """Mean `layout_distance` over all pairs of plans, which should be drawn for one diagram. Raises `FloorplanError`
-    for fewer than 2."""
-    if len(plans) < 2:
-        raise FloorplanError(f"expected at least 2 plans, found {len(plans)}", source="diversity", field="plans")
-    layouts = [_type_areas(plan) for plan in plans]
-    pairs = [(a, b) for i, a in enumerate(layouts) for b in layouts[:i]]
-    return float(np.mean([_layout_distance(a, b) for a, b in pairs]))
-
-
-def nearest_plans(plans: Sequence[Plan], training: Sequence[Plan], *, candidates: int | None = 16) -> list[Neighbour]:
-    """For each plan the nearest of the training plans by `layout_distance`; equally near ones: the first.
-
-    candidates: only so many training plans, those with the nearest features, are compared; None compares all. A model
-    that learnt plans by heart shows distances near 0 where held-out real plans' are not: measure those too. Raises
-    `FloorplanError` without training plans.
-    """
-    if not training:
-        raise FloorplanError("no training plans; expected at least one", source="nearest plans", field="training")
-    count = len(training) if candidates is None else min(candidates, len(training))
-    known, layouts, found = feature_matrix(training), {}, []
-    for plan in plans:
-        away = ((known - plan_features(plan)) ** 2).sum(axis=1)
-        layout, options = _type_areas(plan), sorted(np.argsort(away, kind="stable")[:count].tolist())
-        for i in options:
-            if i not in layouts:
-                layouts[i] = _type_areas(training[i])
-        distances = [_layout_distance(layout, layouts[i]) for i in options]
-        found.append(Neighbour(options[int(np.argmin(distances))], min(distances)))
-    return found
-
-
-def _type_areas(plan: Plan) -> np.ndarray:
-    """Floor of every type of `ROOM_TYPES`, in metres, the middle of the whole floor at the origin: [T] of shapely."""
-    ground = floor(plan)
-    middle = np.zeros(2) if ground.is_empty else np.array([ground.centroid.x, ground.centroid.y])
-    shapes = [
-        shapely.union_all([_shape(n) for n in plan.rooms if n.type == kind] or [Polygon()]) for kind in ROOM_TYPES
-    ]
-    return shapely.transform(np.array(shapes, dtype=object), lambda p: (p - middle) * plan.metres_per_unit)
-
-
-def _layout_distance(a: np.ndarray, b: np.ndarray) -> float:
-    total = float(shapely.area(a).sum() + shapely.area(b).sum())
-    if total == 0:
-        return 0.0
-    both = max(
-        float(shapely.area(shapely.intersection(a, shapely.transform(b, lambda p, m=move: p @ m))).sum())
-        for move in _SYMMETRIES
-    )
-    return max(0.0, 1.0 - both / (total - both))

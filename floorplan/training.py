@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from ..common.diffusion import shifted_time
 from ..common.nn import quantised_bits
 from ..common.train import SampleNoise, TrainConfig, TrainResult, train
 from .dataset import Augmentation, FloorplanDataset, PlanBatch, PlanSource, collate, count_corners
@@ -40,6 +41,8 @@ class FloorplanTraining(TrainConfig):
     """Plans noised to an original time below this also train the discrete branch (the original: 10)."""
     low_noise_share: float = 0.15
     """Share of plans whose time is drawn below `bits_below` instead of uniformly (the original: 0)."""
+    time_shift: float = 1.0
+    """Noise levels of the others times this, see `shifted_time`; below 1 walls and doors are learnt more exactly."""
     discrete_weight: float = 0.1
     """Weight of the discrete branch's loss (the original: 1)."""
     model: HouseDiffusionConfig = field(default_factory=HouseDiffusionConfig)
@@ -56,6 +59,14 @@ class FloorplanTraining(TrainConfig):
         ):
             if not 0 <= value <= most:
                 raise ValueError(f"{name}: expected 0 to {most}, found {value}")
+        if self.time_shift <= 0:
+            raise ValueError(f"time_shift: must be positive, found {self.time_shift}")
+
+    @property
+    def bits_share(self) -> float:
+        """Expected share of plans that train the discrete branch."""
+        below = torch.tensor(self.bits_below / self.model.num_train_steps)
+        return self.low_noise_share + (1 - self.low_noise_share) * float(shifted_time(below, 1 / self.time_shift))
 
 
 def procedural_small() -> FloorplanTraining:
@@ -113,9 +124,10 @@ def training_plans(config: FloorplanTraining) -> PlanSource:
 
 
 def draw_times(noise: SampleNoise, num_steps: int, config: FloorplanTraining) -> Tensor:
-    """[P] original times: uniform, but a share of the plans below `bits_below`."""
-    uniform, low = noise.randint(0, num_steps), noise.randint(0, max(config.bits_below, 1))
-    return torch.where(noise.rand() < config.low_noise_share, low, uniform)
+    """[P] original times: uniform but for the shift, and for a share of the plans below `bits_below`."""
+    shifted = (num_steps * shifted_time(noise.rand(), config.time_shift)).long()
+    low = noise.randint(0, max(config.bits_below, 1))
+    return torch.where(noise.rand() < config.low_noise_share, low, shifted)
 
 
 def training_loss(
@@ -127,8 +139,7 @@ def training_loss(
         batch = PlanBatch(quantised_bits(batch.x0, wrap=config.model.wrap_bits), batch.cond)
     eps = noise.randn_packed(batch.cond.plan_lens, batch.x0.shape[-1], dtype=torch.float64)[None]
     losses = model(batch, t, eps, config.bits_below)
-    uniform = config.bits_below / config.model.num_train_steps
-    share = config.low_noise_share + (1 - config.low_noise_share) * uniform
+    share = config.bits_share
     metrics = {"denoising": losses.continuous.mean().detach()}
     if share and config.model.has_bits:
         metrics["bits"] = losses.discrete.nansum().detach() / (share * len(t))

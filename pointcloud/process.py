@@ -5,7 +5,6 @@ Shape letters: B clouds, N points, Z shape latent, K draws of the prior per clou
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +24,7 @@ from ..common.diffusion import (
     from_diffusers,
     ode,
     scheduler_for,
+    shifted_time,
     vp_cosine_path,
 )
 from ..common.diffusion.diffusers_adapter import DiffusersSampler
@@ -36,17 +36,6 @@ SamplerName = Literal["ddpm", "ddim", "heun", "ode", "dpmsolver++", "sde-dpmsolv
 def point_path() -> VPCosinePath:
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2): pure noise at t = 1, where the SNR is exactly zero."""
     return vp_cosine_path(0.0)
-
-
-def shifted_time(t: Tensor, shift: float) -> Tensor:
-    """The time on `point_path` at which sigma / alpha is `shift` times that of t; 0 and 1 stay. Shape of t, float64.
-
-    A shift above 1 moves effort to noise at which the whole shape is decided, one below 1 to fine detail: the more
-    points a cloud has, the more noise hides it. (Hoogeboom et al. 2023, section 2.1, on images)
-    """
-    angle = 0.5 * math.pi * t.double()
-    moved = torch.atan2(shift * angle.sin(), angle.cos()) * (2 / math.pi)
-    return torch.where(t == 1, 1.0, moved)
 
 
 def sampling_times(steps: int, shift: float) -> list[float]:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..common.diffusion import shifted_time
 from ..common.diffusion.losses import Weighting
 from ..common.train import SampleNoise, TrainConfig, TrainResult, process_state, train
 from .cloud import PointCloud
@@ -26,7 +27,7 @@ from .diffusion_config import PointDiffusionConfig
 from .errors import PointCloudError
 from .latent import LatentPriorConfig, ShapeEncoderConfig
 from .normalise import NormalisationMode
-from .process import PointLosses, TrainingBatch, point_path, shifted_time
+from .process import PointLosses, TrainingBatch, point_path
 from .sources import PROCEDURAL, CloudSource, open_source
 from .training_data import TrainingClouds, prepare_clouds
 from .transformer import PointTransformerConfig

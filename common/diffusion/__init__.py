@@ -29,7 +29,7 @@ from .precondition import EDMPrecondition
 from .prediction import Prediction, from_x0, target, to_eps, to_x0
 from .samplers import ancestral, ode
 from .step import OnStep, Sampler, Step
-from .times import karras_times, log_snr_times, uniform_times
+from .times import karras_times, log_snr_times, shifted_time, uniform_times
 
 __all__ = [
     "AffinePath",
@@ -75,6 +75,7 @@ __all__ = [
     "rectified_flow_path",
     "respace",
     "scheduler_for",
+    "shifted_time",
     "space_timesteps",
     "target",
     "to_eps",

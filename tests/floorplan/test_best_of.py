@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from trifold.floorplan.best_of import SEED_STRIDE, Checked, best_of, check, cost, quality
+from trifold.floorplan.checking import SEED_STRIDE, Checked, best_of, check, cost, quality
 from trifold.floorplan.diagram import BubbleDiagram, RoomSpec
 from trifold.floorplan.errors import FloorplanError, FloorplanWarning
 from trifold.floorplan.evaluation import asked_of

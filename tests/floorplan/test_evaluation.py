@@ -4,11 +4,15 @@ import json
 
 import numpy as np
 import pytest
-from trifold.floorplan.evaluation import Report, asked_of, evaluate_model, held_out_plans
-from trifold.floorplan.metrics import evaluate_plans
+from trifold.floorplan.checking import best_of
+from trifold.floorplan.errors import FloorplanWarning
+from trifold.floorplan.evaluation import Report, asked_of, evaluate_model, held_out_plans, second_sample
+from trifold.floorplan.finishing import finish
 from trifold.floorplan.model import HouseDiffusion
 from trifold.floorplan.procedural import HELD_OUT_START, generate_plan
 from trifold.floorplan.rplan import plan_to_rplan
+from trifold.floorplan.scores import evaluate_plans
+from trifold.floorplan.set_metrics import set_distance
 
 from .tiny import tiny_model
 
@@ -53,13 +57,13 @@ def test_rows_counts_and_ground_truth(plans, report):
     assert list(report.scores) == ["ground truth", "ddim, 2 steps", "ddpm, 3 steps"]
     truth = report.scores["ground truth"]
     assert truth["graph_errors"].mean == 0
-    assert truth["validity"].mean == truth["door_in_wall"].mean == truth["connected"].mean == 1
+    assert truth["validity"].mean == truth["door_in_own_wall"].mean == truth["connected"].mean == 1
     assert truth["graph_errors"].count == 3
     assert report.scores["ddim, 2 steps"]["graph_errors"].count == 6  # pooled over two seeds
     assert report.scores["ddim, 2 steps"]["graph_errors"].mean > 1  # a random model
     assert set(report.seconds_per_plan) == set(list(report.scores)[1:])
     assert min(report.seconds_per_plan.values()) > 0
-    assert report.about == {"plans": 3, "seeds": [0, 1], "sizes_told": False}
+    assert report.about == {"plans": 3, "seeds": [0, 1], "sizes_told": False, "best_of": 1}
 
 
 def test_scores_are_those_of_the_plans_drawn_with_the_stated_seeds(plans, report):
@@ -100,6 +104,58 @@ def test_table_and_json(report):
     assert saved["scores"]["ground truth"]["graph_errors"] == {"mean": 0.0, "std": 0.0, "count": 3}
     assert saved["plans"] == 3
     assert np.isfinite(list(saved["seconds_per_plan"].values())).all()
+
+
+def test_best_of_several_and_finished_plans_have_rows_of_their_own(plans):
+    others = second_sample("procedural", 3)
+    assert others == [generate_plan(HELD_OUT_START + i) for i in range(3, 6)]
+    training = [generate_plan(i) for i in range(3)]
+    run = {"best_of": 2, "finished": True, "others": others, "training_plans": training}
+    model = tiny_model()
+    report = evaluate_model(model, plans, [("ddim", 2)], **run)
+    rows = [
+        "ddim, 2 steps",
+        "ddim, 2 steps, best of 2",
+        "ddim, 2 steps, finished",
+        "ddim, 2 steps, best of 2, finished",
+    ]
+    assert list(report.scores) == ["ground truth", "ground truth, finished", *rows]
+    # The same draws as the library's own calls.
+    wanted = [asked_of(plan, sizes=False) for plan in plans]
+    with pytest.warns(FloorplanWarning, match="right=False"):
+        best = [
+            best_of(model, d, num_tries=2, steps=2, sampler="ddim", seed=i, finish=finish)[0]
+            for i, d in enumerate(wanted)
+        ]
+    assert report.scores[rows[3]] == evaluate_plans([b.plan for b in best], wanted, wall=0.0)
+    first = [model.generate(d, steps=2, sampler="ddim", seed=i)[0] for i, d in enumerate(wanted)]
+    assert report.scores[rows[2]] == evaluate_plans([finish(p).plan for p in first], wanted, wall=0.0)
+    assert report.scores["ground truth, finished"]["overlap_share"].mean == pytest.approx(0, abs=1e-9)
+    errors = [report.scores[row]["graph_errors"].mean for row in rows]
+    assert errors[1] <= errors[0]
+    assert errors[3] <= errors[2] < errors[0]
+    # Sets: finished plans against finished ground truth, and ground truth's own scores beside.
+    assert report.sets[rows[2]]["fid"] == pytest.approx(
+        set_distance([finish(p).plan for p in plans], [finish(p).plan for p in first]).fid
+    )
+    assert report.sets["ground truth, second sample"]["fid"] == pytest.approx(set_distance(plans, others).fid)
+    assert report.sets["ground truth, second sample"]["fid"] < report.sets[rows[0]]["fid"]
+    assert set(report.sets[rows[0]]) == {"fid", "kid", "kid_error", "nearest", "diversity"}
+    assert 0 < report.sets[rows[0]]["diversity"] < 1
+    assert (
+        evaluate_model(model, plans, [("ddim", 2)], training_plans=plans, others=plans).sets[
+            "ground truth, second sample"
+        ]["nearest"]
+        == 0
+    )
+    # By number of rooms, the parts add up to the whole.
+    for name, row in report.by_rooms.items():
+        counts = [scores["graph_errors"].count for scores in row.values()]
+        total = sum(scores["graph_errors"].mean * scores["graph_errors"].count for scores in row.values())
+        assert sorted(row) == sorted({plan.num_rooms for plan in plans})
+        assert total / sum(counts) == pytest.approx(report.scores[name]["graph_errors"].mean)
+    assert "best of 2, finished" in report.table()
+    assert json.loads(json.dumps(report.to_dict()))["sets"] == report.sets
 
 
 @pytest.mark.parametrize(

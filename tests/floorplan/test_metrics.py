@@ -11,24 +11,22 @@ import numpy as np
 import pytest
 from trifold.floorplan.diagram import BubbleDiagram, RoomSpec
 from trifold.floorplan.errors import FloorplanError
+from trifold.floorplan.geometry_metrics import door_in_own_wall
 from trifold.floorplan.metrics import (
     GraphErrors,
-    Score,
     area_error,
     connected_from_entrance,
     door_connections,
-    door_in_wall,
-    evaluate_plans,
     graph_errors,
     manhattan_share,
     overlap_share,
-    summary_table,
     validity,
 )
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.procedural import ProceduralConfig, generate_plan
 from trifold.floorplan.rooms import RoomType
 from trifold.floorplan.rplan import read_rplan
+from trifold.floorplan.scores import Score, evaluate_plans, summary_table
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "floorplan"
 
@@ -73,7 +71,7 @@ def test_manhattan_share_by_hand() -> None:
 def test_doors_join_what_lies_behind_their_faces(small_plan: Plan) -> None:
     assert door_connections(small_plan) == [(0, 1), (1, 2), (0, None)]
     assert graph_errors(small_plan) == GraphErrors(0, 0)
-    assert door_in_wall(small_plan) == 1.0
+    assert door_in_own_wall(small_plan) == 1.0
     assert connected_from_entrance(small_plan) == 1.0
 
 
@@ -91,7 +89,7 @@ def test_a_door_inside_a_room_joins_nothing(small_plan: Plan) -> None:
     lost = _with_polygon(small_plan, 3, _rectangle(66, 60, 70, 74))
     assert door_connections(lost)[0] is None
     assert graph_errors(lost) == GraphErrors(missing=1, extra=0)
-    assert door_in_wall(lost) == pytest.approx(2 / 3)
+    assert door_in_own_wall(lost) == pytest.approx(2 / 3)
     assert connected_from_entrance(lost) == pytest.approx(1 / 3)  # bedroom and bathroom are cut off
 
 
@@ -99,7 +97,7 @@ def test_a_front_door_between_two_rooms_is_no_entrance(small_plan: Plan) -> None
     inside = _with_polygon(small_plan, 5, _rectangle(96, 70, 100, 84))
     assert door_connections(inside)[2] == (0, 1)
     assert graph_errors(inside) == GraphErrors(missing=1, extra=0)  # that edge is wanted anyway
-    assert door_in_wall(inside) == pytest.approx(2 / 3)
+    assert door_in_own_wall(inside) == pytest.approx(2 / 3)
     assert connected_from_entrance(inside) == 0.0
 
 
@@ -152,7 +150,7 @@ def test_procedural_ground_truth_is_faultless(oblique: float) -> None:
     for name, perfect in {
         "validity": 1,
         "overlap_share": 0,
-        "door_in_wall": 1,
+        "door_in_own_wall": 1,
         "connected": 1,
         "area_error": 0,
     }.items():
@@ -162,7 +160,7 @@ def test_procedural_ground_truth_is_faultless(oblique: float) -> None:
 def test_hand_made_ground_truth_is_faultless() -> None:
     for plan in read_rplan(GOLDEN / "plans_synthetic"):
         assert graph_errors(plan) == GraphErrors(0, 0), plan.name
-        assert door_in_wall(plan) == 1.0, plan.name
+        assert door_in_own_wall(plan) == 1.0, plan.name
 
 
 def test_rplan_ground_truth_scores_nearly_nothing(floorplan_data: Callable[[str], Path]) -> None:

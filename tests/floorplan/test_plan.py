@@ -203,7 +203,9 @@ def test_save_by_suffix(small_plan: Plan, tmp_path):
 
 
 def test_save_refuses_what_it_cannot_write(small_plan: Plan, tmp_path):
-    with pytest.raises(FloorplanError, match=r"plan\.docx: cannot write a \.docx file; use \.json, \.svg or \.png"):
+    with pytest.raises(
+        FloorplanError, match=r"plan\.docx: cannot write a \.docx file; use \.json, \.svg, \.png, \.dxf, "
+    ):
         small_plan.save(tmp_path / "plan.docx")
     with pytest.raises(FloorplanError, match=r"plan: cannot write a file without suffix"):
         small_plan.save(tmp_path / "plan")

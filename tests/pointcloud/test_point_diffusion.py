@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from trifold.common.diffusion import ddim
+from trifold.common.diffusion import ddim, shifted_time
 from trifold.pointcloud.cloud import PointCloud
 from trifold.pointcloud.conditioning import NO_CLASS, PointCondition
 from trifold.pointcloud.diffusion import PointDiffusion
@@ -15,7 +15,7 @@ from trifold.pointcloud.diffusion_config import PointDiffusionConfig
 from trifold.pointcloud.errors import PointCloudError
 from trifold.pointcloud.latent import kl_to_standard_normal, slerp
 from trifold.pointcloud.normalise import Normalisation
-from trifold.pointcloud.process import Sampling, noise_streams, point_path, sampling_times, shifted_time
+from trifold.pointcloud.process import Sampling, noise_streams, point_path, sampling_times
 
 from .tiny_points import CLASSES, random_cloud, small_net, tiny_config, tiny_model
 

@@ -22,7 +22,7 @@ from .plan import Plan
 
 if TYPE_CHECKING:
     from .finished import FinishedPlan
-    from .model import HouseDiffusion, SamplerName
+    from .model import HouseDiffusion, PlanRequest, SamplerName
 
 # Try k of plan i has the seed `seed + i + k * SEED_STRIDE`: a plan does not depend on how many are drawn beside it, and
 # the first tries are what `generate` draws. Odd, since generators keep 32 bits of a seed and a power of two would soon
@@ -103,6 +103,31 @@ def check(
     return Checked(plan, drawn, finished, errors, drawn_errors, score, seed, right_tries=int(errors.total == 0))
 
 
+def draw_tries(
+    model: HouseDiffusion, requests: Sequence[PlanRequest], num_tries: int, **drawing: Any
+) -> list[list[tuple[PlanRequest, Plan]]]:
+    """Draw every request `num_tries` times; each request's tries with their plans, in the order of the requests.
+
+    Try 0 is the request itself, try k has its seed and k x `SEED_STRIDE` more, and with it corner counts of its own.
+    drawing: as for `HouseDiffusion.draw`. Raises ValueError for a number of tries that is not positive.
+    """
+    if num_tries < 1:
+        raise ValueError(f"num_tries: expected at least 1, found {num_tries}")
+    tries = [
+        one if k == 0 else model.request(one.diagram, one.seed + k * SEED_STRIDE)
+        for one in requests
+        for k in range(num_tries)
+    ]
+    pairs = list(zip(tries, model.draw(tries, **drawing), strict=True))
+    return [pairs[i : i + num_tries] for i in range(0, len(pairs), num_tries)]
+
+
+def best_try(tries: Sequence[Checked]) -> Checked:
+    """The first by rank, with the number of tries and of those that are right."""
+    best = min(tries, key=lambda one: one.rank)
+    return replace(best, tries=len(tries), right_tries=sum(one.right for one in tries))
+
+
 def best_of(
     model: HouseDiffusion,
     diagram: BubbleDiagram | Sequence[BubbleDiagram],
@@ -112,6 +137,7 @@ def best_of(
     steps: int = 20,
     sampler: SamplerName = "ddpm",
     seed: int = 0,
+    discrete: bool = True,
     finish: Callable[[Plan], FinishedPlan] | None = None,
     batch_tokens: int = 8192,
     progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
@@ -130,7 +156,7 @@ def best_of(
         diagram: what to draw. For several, results come back diagram after diagram.
         num_plans: results per diagram.
         num_tries: plans drawn for each result.
-        steps, sampler, batch_tokens, progress: as for `HouseDiffusion.generate`.
+        steps, sampler, discrete, batch_tokens, progress: as for `HouseDiffusion.generate`.
         seed: try k of plan i is drawn with `seed + i + k * SEED_STRIDE`.
         finish: finishing step that every try goes through, such as `finishing.finish`; None judges plans as drawn.
 
@@ -139,29 +165,25 @@ def best_of(
     """
     if not 1 <= num_plans <= SEED_STRIDE:
         raise ValueError(f"num_plans: expected 1 to {SEED_STRIDE}, found {num_plans}")
-    if num_tries < 1:
-        raise ValueError(f"num_tries: expected at least 1, found {num_tries}")
     diagrams = [diagram] if isinstance(diagram, BubbleDiagram) else list(diagram)
+    requests = [model.request(asked, seed + i) for asked in diagrams for i in range(num_plans)]
     begin = time.perf_counter()
-    requests = [
-        model.request(asked, seed + i + k * SEED_STRIDE)
-        for asked in diagrams
-        for i in range(num_plans)
-        for k in range(num_tries)
-    ]
-    drawn = model.draw(requests, steps=steps, sampler=sampler, batch_tokens=batch_tokens, progress=progress)
+    tries = draw_tries(
+        model,
+        requests,
+        num_tries,
+        steps=steps,
+        sampler=sampler,
+        discrete=discrete,
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
     drawing = (time.perf_counter() - begin) / max(len(requests), 1)
     results: list[Checked] = []
-    for start in range(0, len(requests), num_tries):
+    for row in tries:
         begin = time.perf_counter()
-        tries = [
-            check(plan, request.diagram, request.seed, finish=finish)
-            for plan, request in zip(drawn[start : start + num_tries], requests[start : start + num_tries], strict=True)
-        ]
-        best = min(tries, key=lambda one: one.rank)
-        seconds = num_tries * drawing + time.perf_counter() - begin
-        right = sum(one.right for one in tries)
-        results.append(replace(best, tries=num_tries, right_tries=right, seconds=seconds))
+        best = best_try([check(plan, request.diagram, request.seed, finish=finish) for request, plan in row])
+        results.append(replace(best, seconds=drawing + time.perf_counter() - begin))
     wrong = [result for result in results if not result.right]
     if wrong:
         text = f"no try out of {num_tries} has the asked graph for {len(wrong)} of {len(results)} plans"
