@@ -6,21 +6,20 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import tyro
 
 from ..common.command_line import Device, check_folder, check_output, make_folder, show_progress, torch_device
+from . import checking, finishing
 from .diagram import BubbleDiagram, example_names
 from .errors import FloorplanError
 from .files import write_whole
+from .finished import FinishedPlan
 from .finishing_settings import FinishSettings
 from .model import SamplerName
 from .output import PLAN_SUFFIXES
 from .plan import Plan
-
-if TYPE_CHECKING:
-    from .finished import FinishedPlan
 
 SUFFIXES = (*PLAN_SUFFIXES, ".html", ".gif", ".mp4", "")
 
@@ -79,25 +78,16 @@ def generate(
     if best_of == 1 and not finish:
         plans: Sequence[Plan | FinishedPlan] = house.generate(diagram, num_plans, progress=show_progress, **drawing)
     else:
-        from .checking import best_of as draw_best
-        from .checking import cost
-        from .finishing import finish as put_right
-
-        checked = draw_best(
-            house,
-            diagram,
-            num_plans,
-            best_of,
-            finish=put_right if finish else None,
-            progress=show_progress,
-            **drawing,
+        put_right = finishing.finish if finish else None
+        checked = checking.best_of(
+            house, diagram, num_plans, best_of, finish=put_right, progress=show_progress, **drawing
         )
         plans = [one.finished or one.plan for one in checked]
         if best_of > 1:
-            print(cost(checked), file=sys.stderr)
+            print(checking.cost(checked), file=sys.stderr)
     paths = save_plans(plans, diagram, out, title)
     for i, plan in enumerate(plans):
-        if not isinstance(plan, Plan):
+        if isinstance(plan, FinishedPlan):
             print(f"plan {i}: {plan.summary()}", file=sys.stderr)
     for path in paths:
         print(path)
@@ -116,11 +106,10 @@ def finish(
         out: .svg, .png, .json, .dxf, .ifc or .geojson; of several plans numbered files.
         settings: what finishing may do; lengths in metres.
     """
-    from .finishing import finish as put_right
     from .other_formats import load_plans
 
     check_output(out, PLAN_SUFFIXES)
-    finished = [put_right(plan, settings) for plan in load_plans(plans)]
+    finished = [finishing.finish(plan, settings) for plan in load_plans(plans)]
     for path, plan in zip(save_numbered(finished, out), finished, strict=True):
         print(f"{path.name}: {plan.summary()}", file=sys.stderr)
         print(path)
@@ -300,7 +289,7 @@ def save_plans(plans: Sequence[Plan | FinishedPlan], diagram: BubbleDiagram, out
     from .sheet import contact_sheet, save_picture
 
     make_folder(out if out.suffix == "" else out.parent)
-    outlines = [plan if isinstance(plan, Plan) else plan.plan for plan in plans]
+    outlines = [finishing.clear_plan(plan) if isinstance(plan, FinishedPlan) else plan for plan in plans]
     if out.suffix.lower() == ".html":
         save_page(out, [(title, f"{len(plans)} plans", outlines, diagram)], title=title)
         return [out]

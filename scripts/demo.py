@@ -3,11 +3,14 @@
 import argparse
 import time
 import webbrowser
+from importlib.util import find_spec
 from pathlib import Path
 
 from trifold.common.command_line import show_progress
-from trifold.floorplan import BubbleDiagram, HouseDiffusion
+from trifold.floorplan import BubbleDiagram, HouseDiffusion, best_of, finish
 from trifold.floorplan.animate import save_animation
+from trifold.floorplan.checking import cost
+from trifold.floorplan.finishing import clear_plan
 from trifold.floorplan.page import save_page
 from trifold.floorplan.sheet import contact_sheet, save_picture
 from trifold.pointcloud import PointDiffusion
@@ -31,23 +34,25 @@ EDITS = (
 )
 
 
-def floorplans(folder: Path, num_plans: int, steps: int) -> Path:
-    """Draw plans for every diagram; returns the page that shows them."""
+def floorplans(folder: Path, num_plans: int, steps: int, tries: int) -> Path:
+    """Draw plans for every diagram, finish them and keep the best; returns the page that shows them."""
     model = HouseDiffusion.from_pretrained("procedural")
     sections, everything = [], []
     for name, text in DIAGRAMS.items():
         diagram = BubbleDiagram.example(name)
-        plans = model.generate(diagram, num_plans, steps=steps, progress=show_progress)
-        print(f"{name}: {len(plans)} plans")
+        best = best_of(model, diagram, num_plans, tries, steps=steps, finish=finish, progress=show_progress)
+        print(f"{name}: {cost(best)}")
+        finished = [one.finished for one in best if one.finished is not None]
+        plans = [clear_plan(plan) for plan in finished]
         sections.append((name.replace("_", " "), text, plans, diagram))
         everything += plans
         (folder / name).mkdir(parents=True, exist_ok=True)
-        for i, plan in enumerate(plans):
-            plan.save(folder / name / f"plan-{i}.svg")
-            plan.save(folder / name / f"plan-{i}.json")
+        for i, plan in enumerate(finished):
+            for suffix in (".svg", ".json", ".geojson", *([".dxf"] if find_spec("ezdxf") else [])):
+                plan.save(folder / name / f"plan-{i}{suffix}")
     save_page(folder / "index.html", sections, title="Floor plans from bubble diagrams")
     save_picture(contact_sheet(everything, columns=num_plans), folder / "sheet.png")
-    frames = model.frames(BubbleDiagram.example("two_bedrooms"), steps=steps)
+    frames = model.frames(BubbleDiagram.example("two_bedrooms"), steps=2 * steps)
     save_animation(frames, folder / "denoising.gif")
     return folder / "index.html"
 
@@ -90,7 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output-dir", type=Path, default=Path("demo"))
     parser.add_argument("--num-plans", type=int, default=6)
-    parser.add_argument("--steps", type=int, default=100, help="denoising steps of a plan")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps of a plan")
+    parser.add_argument("--tries", type=int, default=4, help="plans drawn for every one that is kept")
     parser.add_argument("--num-shapes", type=int, default=2, help="shapes of each class")
     parser.add_argument("--shape-steps", type=int, default=20, help="denoising steps of a shape")
     parser.add_argument("--tuning-steps", type=int, default=250, help="updates on the clip")
@@ -99,7 +105,7 @@ def main() -> None:
     args = parser.parse_args()
     start = time.perf_counter()
     pages = [
-        floorplans(args.output_dir / "floorplan", args.num_plans, args.steps),
+        floorplans(args.output_dir / "floorplan", args.num_plans, args.steps, args.tries),
         shapes(args.output_dir / "shapes", args.num_shapes, args.shape_steps),
         video(args.output_dir / "video", args.tuning_steps, args.edit_steps),
     ]

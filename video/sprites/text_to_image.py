@@ -241,5 +241,6 @@ def save_stable_diffusion_folder(
         feature_extractor=None,  # type: ignore[arg-type]
         requires_safety_checker=False,
     )
+    autoencoder.register_to_config(_name_or_path="")  # else the folder it was read from is written down
     with replaced_folder(folder) as temporary:
         pipeline.to(torch.float16).save_pretrained(temporary)  # type: ignore[union-attr]
