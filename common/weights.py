@@ -10,7 +10,7 @@ import pickle
 import shutil
 import struct
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -170,6 +170,30 @@ def _listed(title: str, names: list[str], most: int = 8) -> list[str]:
 
 NESTINGS = ("state_dict", "model_state_dict", "model", "ema", "ema_state_dict", "module")
 PREFIXES = ("module.", "_orig_mod.")  # left by DataParallel / DDP and torch.compile
+
+
+def renamed_keys(
+    keys: Iterable[str], rename: Callable[[str], str], *, source: str, program: str, example: str
+) -> dict[str, str]:
+    """Another program's name -> ours for every key; `rename` raises KeyError for a key that is not that program's.
+
+    Raises WeightsError, saying whose checkpoint was expected and what its names look like, where a key is foreign,
+    there are none, or two keys would get one name.
+    """
+    table: dict[str, str] = {}
+    foreign: list[str] = []
+    for key in keys:
+        try:
+            table[key] = rename(key)
+        except KeyError:
+            foreign.append(key)
+    if foreign or not table:
+        found = ", ".join(foreign[:4]) or "no tensors"
+        more = " ..." if len(foreign) > 4 else ""
+        raise WeightsError(f"{source}: not {program}; found {found}{more}, expected names like {example}")
+    if len(set(table.values())) != len(table):
+        raise WeightsError(f"{source}: several tensors would be renamed alike")
+    return table
 
 
 def load_foreign_state_dict(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..common.weights import load_foreign_state_dict, load_module_tensors
+from ..common.weights import load_foreign_state_dict, load_module_tensors, renamed_keys
 from .model import HouseDiffusion, HouseDiffusionConfig
 from .network import HouseNetConfig
 
@@ -57,23 +57,10 @@ def rename_keys(keys: Iterable[str], source: str = "checkpoint") -> dict[str, st
     """Original name -> our name for every key.
 
     Raises:
-        ValueError: a key is not HouseDiffusion's, or two keys would get one name.
+        WeightsError: a key is not HouseDiffusion's, or two keys would get one name.
     """
-    table, foreign = {}, []
-    for key in keys:
-        try:
-            table[key] = rename_key(key)
-        except KeyError:
-            foreign.append(key)
-    if foreign or not table:
-        found = ", ".join(foreign[:4]) or "no tensors"
-        raise ValueError(
-            f"{source}: not a HouseDiffusion checkpoint; found {found}"
-            f"{' ...' if len(foreign) > 4 else ''}, expected names like transformer_layers.0.self_attn.q_linear.weight"
-        )
-    if len(set(table.values())) != len(table):
-        raise ValueError(f"{source}: several tensors would be renamed alike")
-    return table
+    example = "transformer_layers.0.self_attn.q_linear.weight"
+    return renamed_keys(keys, rename_key, source=source, program="a HouseDiffusion checkpoint", example=example)
 
 
 def config_from_tensors(tensors: Mapping[str, Tensor], source: str = "checkpoint") -> HouseNetConfig:

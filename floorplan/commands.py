@@ -157,6 +157,7 @@ def evaluate(
     model: str = "procedural",
     *,
     data: str = "procedural",
+    split: str | None = None,
     num_plans: int = 200,
     steps: tuple[int, ...] = (20,),
     samplers: tuple[SamplerName, ...] = ("ddpm",),
@@ -174,6 +175,7 @@ def evaluate(
     Args:
         model: packaged name, folder, or hub id.
         data: `procedural` (plans held out by seed), or a json file or folder of plans.
+        split: of that file, plans that carry this split only (ProcTHOR: val).
         num_plans: how many diagrams.
         steps: denoising steps, one row of the table per entry; pairs with `samplers` (or all with one sampler).
         samplers: sampler of each entry of `steps`, or one for all.
@@ -196,7 +198,7 @@ def evaluate(
     samplers = samplers * len(steps) if len(samplers) == 1 else samplers
     if len(samplers) != len(steps):
         raise FloorplanError(f"{len(samplers)} samplers for {len(steps)} entries of steps", field="samplers")
-    plans = held_out_plans(data, num_plans)
+    plans = held_out_plans(data, num_plans, split=split)
     if training_data == "procedural":
         known = [ProceduralPlans()[i] for i in range(NUM_KNOWN)]
     else:
@@ -209,7 +211,7 @@ def evaluate(
         sizes=sizes,
         best_of=best_of,
         finished=finish,
-        others=second_sample(data, num_plans),
+        others=second_sample(data, num_plans, split=split),
         training_plans=known,
         inception=inception,
         progress=show_progress,
@@ -217,7 +219,7 @@ def evaluate(
     print(report.table())
     if out is not None:
         make_folder(out.parent)
-        write_whole(out, json.dumps({"model": model, "data": data, **report.to_dict()}, indent=2) + "\n")
+        write_whole(out, json.dumps({"model": model, "data": data, "split": split, **report.to_dict()}, indent=2) + "\n")
 
 
 def convert(

@@ -84,27 +84,27 @@ class Report:
         }
 
 
-def held_out_plans(data: str, num_plans: int) -> list[Plan]:
-    """Plans to evaluate on: procedural ones from the held-out seeds, or the first of a file or folder."""
+def held_out_plans(data: str, num_plans: int, *, split: str | None = None) -> list[Plan]:
+    """Plans to evaluate on: procedural ones from the held-out seeds, or the first of a file or folder (of a split)."""
     if num_plans < 1:
         raise ValueError(f"num_plans: expected at least 1, found {num_plans}")
-    plans = _plans(data, num_plans)
+    plans = _plans(data, num_plans, split)
     if len(plans) < num_plans:
         raise ValueError(f"{data}: holds {len(plans)} plans, fewer than num_plans={num_plans}")
     return plans
 
 
-def second_sample(data: str, num_plans: int) -> list[Plan]:
+def second_sample(data: str, num_plans: int, *, split: str | None = None) -> list[Plan]:
     """As many plans after those of `held_out_plans`, or as many as there are: ground truth is measured against itself
     with them."""
-    return _plans(data, 2 * num_plans)[num_plans:]
+    return _plans(data, 2 * num_plans, split)[num_plans:]
 
 
-def _plans(data: str, most: int) -> list[Plan]:
+def _plans(data: str, most: int, split: str | None) -> list[Plan]:
     if data == "procedural":
         source = ProceduralPlans(start=HELD_OUT_START)
         return [source[i] for i in range(most)]
-    return load_plans(data)[:most]
+    return load_plans(data, split=split)[:most]
 
 
 def asked_of(plan: Plan, *, sizes: bool) -> BubbleDiagram:

@@ -114,8 +114,8 @@ def render_cloud(
     view = aim(camera, low, high, _pixels(size, style.supersample))
     radius = style.radius if style.radius is not None else _ball(points, view.radius)
     covered, depth, number, offset = splat_discs(view, points, radius)
-    height = np.sqrt(np.maximum(1 - (offset**2).sum(-1), 0))
-    normals = np.concatenate([offset, height[..., None]], axis=-1)[covered] @ view.axes
+    x, y = offset[covered].T
+    normals = np.stack([x, y, np.sqrt(np.maximum(1 - x * x - y * y, 0))], axis=1) @ view.axes
     vertical = 1 if camera.up == "y" else 2
     if style.colour == "normal":
         base = _by_direction(_cloud_normals(cloud, view)[number[covered]])
@@ -219,20 +219,21 @@ def _compose(
     vertical: int,
 ) -> np.ndarray:
     """Background, shadow and lit pixels, averaged down."""
-    picture = np.empty((*covered.shape, 3), dtype=np.float32)
-    picture[:] = _rgb(style.background)
     k = style.supersample
+    height, width = (side // k for side in covered.shape)
+    ground = np.empty((height, width, 3), dtype=np.float32)
+    ground[:] = _rgb(style.background)
     if shade is not None:
-        shade = shade.repeat(k, axis=0).repeat(k, axis=1)
-        picture *= 1 - shade[..., None] * np.array([0.30, 0.285, 0.255], dtype=np.float32)
+        ground *= 1 - shade[..., None] * np.array([0.30, 0.285, 0.255], dtype=np.float32)
+    picture = ground.repeat(k, axis=0).repeat(k, axis=1)
     far = view.linear_depth(depth)
     dark = occlusion(far, covered, style.supersample)
     light = lit(normals, view, vertical) * dark[covered][:, None]
     # What is farther is a little paler, as through air.
     air = np.clip(0.5 + 0.5 * far[covered], 0, 1)[:, None] * 0.14
     picture[covered] = (base * light) * (1 - air) + _rgb(style.background) * air
-    height, width = (side // k for side in covered.shape)
-    small = picture.reshape(height, k, width, k, 3).mean((1, 3))
+    # Slices add up several times faster than a mean over two short axes.
+    small = sum(picture[row::k, column::k] for row in range(k) for column in range(k)) / np.float32(k * k)
     return np.clip(small * 255 + 0.5, 0, 255).astype(np.uint8)
 
 

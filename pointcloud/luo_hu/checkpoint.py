@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from ...common.weights import load_foreign_state_dict, load_module_tensors
+from ...common.weights import WeightsError, load_foreign_state_dict, load_module_tensors, renamed_keys
 from ..errors import PointCloudError
 from ..normalise import Normalisation, NormalisationMode
 from .autoencoder import AutoEncoder, AutoEncoderConfig
@@ -57,23 +57,13 @@ def rename_keys(keys: Iterable[str], source: str = "checkpoint") -> dict[str, st
     Raises: PointCloudError where a key is not Luo & Hu's, or two keys would get one name.
     """
     keys = set(keys)
-    table, foreign = {}, []
-    for key in sorted(keys):
-        if key.startswith(SCHEDULE) or f"{key}_orig" in keys:
-            continue
-        try:
-            table[key] = rename_key(key)
-        except KeyError:
-            foreign.append(key)
-    if foreign or not table:
-        found = ", ".join(foreign[:4]) or "no tensors"
-        raise PointCloudError(
-            f"{source}: not a checkpoint of Luo & Hu's models; found {found}{' ...' if len(foreign) > 4 else ''}, "
-            "expected names like encoder.conv1.weight and diffusion.net.layers.0._layer.weight"
-        )
-    if len(set(table.values())) != len(table):
-        raise PointCloudError(f"{source}: several tensors would be renamed alike")
-    return table
+    kept = [key for key in sorted(keys) if not key.startswith(SCHEDULE) and f"{key}_orig" not in keys]
+    program = "a checkpoint of Luo & Hu's models"
+    example = "encoder.conv1.weight and diffusion.net.layers.0._layer.weight"
+    try:
+        return renamed_keys(kept, rename_key, source=source, program=program, example=example)
+    except WeightsError as error:
+        raise PointCloudError(str(error)) from error
 
 
 def convert_state_dict(tensors: Mapping[str, Tensor], source: str = "checkpoint") -> dict[str, Tensor]:

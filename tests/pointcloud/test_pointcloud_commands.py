@@ -84,7 +84,7 @@ def test_generate_equals_the_python_call(pointcloud, model, tmp_path):
 @pytest.mark.parametrize("suffix", [".npz", ".glb", ".png", ".html", ".gif"])
 def test_generate_writes_what_the_suffix_says(pointcloud, model, tmp_path, suffix):
     out = tmp_path / f"shapes{suffix}"
-    written = pointcloud("generate", "-o", out, "--model", model, "-n", 2, *FEW)
+    written = pointcloud("generate", "-o", out, "--model", model, "-n", 1 if suffix == ".gif" else 2, *FEW)
     if suffix in (".npz", ".glb"):
         assert written == [str(tmp_path / f"shapes-{i}{suffix}") for i in range(2)]
         assert [PointCloud.load(path).num_points for path in written] == [40, 40]
