@@ -67,8 +67,10 @@ def dispatch(words: Sequence[str]) -> int:
 
 
 def one_line(message: object) -> str:
-    """A message without its line breaks, and never empty."""
-    return " ".join(str(message).split()) or type(message).__name__
+    """A message without its line breaks, never empty, and with control characters (a file's names can hold them,
+    and terminals obey them) as escapes."""
+    words = " ".join(str(message).split()) or type(message).__name__
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
 
 
 if __name__ == "__main__":

@@ -162,7 +162,7 @@ def drawn_building(plan: Plan | FinishedPlan) -> Building:
     grid = snap_grid(walls)
     rooms = []
     for index, node in enumerate(plan.rooms):
-        whole = shapely.make_valid(Polygon(node.polygon))
+        whole = polygons_of(shapely.make_valid(Polygon(node.polygon)))
         floor = polygons_of(shapely.difference(whole, blocks, grid_size=grid) if walls else whole)
         name = clean_text(node.name)
         rooms.append(RoomShape(index, node.type, name, node.polygon, floor, whole.area * square, floor.area * square))

@@ -219,7 +219,8 @@ def evaluate(
     print(report.table())
     if out is not None:
         make_folder(out.parent)
-        write_whole(out, json.dumps({"model": model, "data": data, "split": split, **report.to_dict()}, indent=2) + "\n")
+        found = {"model": model, "data": data, "split": split, **report.to_dict()}
+        write_whole(out, json.dumps(found, indent=2) + "\n")
 
 
 def convert(

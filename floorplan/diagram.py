@@ -16,7 +16,6 @@ import json
 import math
 import numbers
 import os
-import reprlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,14 @@ from typing import Any, TypeVar
 
 import networkx as nx
 
-from .errors import DisconnectedDiagramWarning, FloorplanError, FloorplanWarning
+from .errors import DisconnectedDiagramWarning, FloorplanError, FloorplanWarning, shown
 from .files import read_json, write_whole
 from .rooms import RoomType, is_door, parse_room_type
 
 _DIAGRAM_KEYS = ("rooms", "doors", "front_door", "name")
 _ROOM_KEYS = ("type", "name", "area", "size", "corners")
 _PACKAGE = __name__.rpartition(".")[0]
+MOST_NAMES = 12  # that a message lists
 MAX_CORNERS = 256  # a typing error more likely than a room; one-hot models refuse more than 32 themselves
 
 
@@ -50,17 +50,17 @@ class RoomSpec:
         if is_door(self.type):
             raise FloorplanError(f"{self.type.name.lower()} is not a room; use `doors` or `front_door`", field="type")
         if not isinstance(self.name, str):
-            raise FloorplanError(f"expected text, found {self.name!r}", field="name")
+            raise FloorplanError(f"expected text, found {shown(self.name)}", field="name")
         if self.area is not None:
             _check_positive(self.area, "area", "m2")
         if self.size is not None:
             if not isinstance(self.size, tuple) or len(self.size) != 2:
-                raise FloorplanError(f"expected [width, height] in m, found {self.size!r}", field="size")
+                raise FloorplanError(f"expected [width, height] in m, found {shown(self.size)}", field="size")
             for side, value in enumerate(self.size):
                 _check_positive(value, f"size[{side}]", "m")
         if self.corners is not None and (not _is_int(self.corners) or not 3 <= self.corners <= MAX_CORNERS):
             raise FloorplanError(
-                f"expected a whole number from 3 to {MAX_CORNERS}, found {self.corners!r}", field="corners"
+                f"expected a whole number from 3 to {MAX_CORNERS}, found {shown(self.corners)}", field="corners"
             )
 
 
@@ -123,7 +123,7 @@ class BubbleDiagram:
     def label(self, room: int) -> str:
         """How messages speak of a room: its quoted name, or its index and type."""
         spec = self.rooms[room]
-        return repr(spec.name) if spec.name else f"rooms[{room}] ({spec.type.name.lower()})"
+        return shown(spec.name) if spec.name else f"rooms[{room}] ({spec.type.name.lower()})"
 
     def check(self, source: str = "") -> None:
         """Warn about what is legal but probably not meant: no front door, rooms that no doors join to the others."""
@@ -134,7 +134,7 @@ class BubbleDiagram:
             )
         groups = self.components()
         if len(groups) > 1:
-            text = " | ".join(", ".join(self.label(r) for r in sorted(group)) for group in groups)
+            text = _some([", ".join(map(self.label, sorted(group))) for group in groups], " | ")
             warnings.warn(
                 f"{where}doors: the rooms fall into {len(groups)} groups that no doors join: {text}",
                 DisconnectedDiagramWarning,
@@ -192,7 +192,7 @@ class BubbleDiagram:
 
     def _check_room(self, room: object, field: str) -> None:
         if not _is_int(room) or not 0 <= room < len(self.rooms):  # type: ignore[operator]
-            raise FloorplanError(f"no room {room!r}; rooms are numbered 0 to {len(self.rooms) - 1}", field=field)
+            raise FloorplanError(f"no room {shown(room)}; rooms are numbered 0 to {len(self.rooms) - 1}", field=field)
 
 
 def links_of(num_rooms: int, door_rooms: Sequence[tuple[int, int | None]]) -> set[tuple[int, int]]:
@@ -227,7 +227,7 @@ def _numbers(rooms: Sequence[RoomSpec]) -> dict[str, int]:
     numbers: dict[str, int] = {}
     for i, room in enumerate(rooms):
         if room.name and numbers.setdefault(room.name, i) != i:
-            text = f"{room.name!r} is already the name of rooms[{numbers[room.name]}]; names must differ"
+            text = f"{shown(room.name)} is already the name of rooms[{numbers[room.name]}]; names must differ"
             raise FloorplanError(text, field=f"rooms[{i}].name")
     return numbers
 
@@ -242,12 +242,17 @@ def is_finite_number(value: object) -> bool:
         return False
 
 
+def _some(texts: Sequence[str], between: str = ", ") -> str:
+    """The first `MOST_NAMES` of a list, in words."""
+    return between.join([*texts[:MOST_NAMES], *(["..."] if len(texts) > MOST_NAMES else [])])
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _check_positive(value: object, field: str, unit: str) -> None:
-    found = reprlib.repr(value)
+    found = shown(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise FloorplanError(f"expected a number ({unit}), found {found}", field=field)
     if not is_finite_number(value) or value <= 0:
@@ -263,7 +268,7 @@ def _check_keys(data: object, known: Sequence[str], required: str, field: str = 
         if key not in known:
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise FloorplanError(f"unknown key {key!r}{hint} (known keys: {', '.join(known)})", field=field)
+            raise FloorplanError(f"unknown key {shown(key)}{hint} (known keys: {', '.join(known)})", field=field)
 
 
 def _parse_room(data: Any, field: str) -> RoomSpec:
@@ -301,29 +306,27 @@ def _parse(data: Any, source: str) -> BubbleDiagram:
         if isinstance(reference, str):
             if reference not in numbers:
                 close = difflib.get_close_matches(reference, numbers, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                names = ", ".join(map(repr, numbers)) or "none; give rooms a name or use indices"
-                raise FloorplanError(f"no room is named {reference!r}{hint} (named rooms: {names})", field=field)
+                hint = f"; did you mean {shown(close[0])}?" if close else ""
+                names = _some([shown(name) for name in numbers]) or "none; give rooms a name or use indices"
+                raise FloorplanError(f"no room is named {shown(reference)}{hint} (named rooms: {names})", field=field)
             return numbers[reference]
         if not _is_int(reference):
-            raise FloorplanError(f"expected a room's name or index, found {reference!r}", field=field)
+            raise FloorplanError(f"expected a room's name or index, found {shown(reference)}", field=field)
         return reference
 
     doors: list[tuple[int, int]] = []
     for field, pair in _items(data, "doors"):
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise FloorplanError(f"expected two rooms, found {pair!r}", field=field)
+            raise FloorplanError(f"expected two rooms, found {shown(pair)}", field=field)
         door = (room_number(pair[0], field), room_number(pair[1], field))
         if door in doors or door[::-1] in doors:
-            text = (
-                f"{source}: {field}: a door between {pair[0]!r} and {pair[1]!r} is given twice; the second is dropped"
-            )
-            warnings.warn(text, FloorplanWarning, stacklevel=4)
+            text = f"a door between {shown(pair[0])} and {shown(pair[1])} is given twice; the second is dropped"
+            warnings.warn(f"{source}: {field}: {text}", FloorplanWarning, stacklevel=4)
             continue
         doors.append(door)
     front = data.get("front_door")
     name = data.get("name", "")
     if not isinstance(name, str):
-        raise FloorplanError(f"expected text, found {name!r}", field="name")
+        raise FloorplanError(f"expected text, found {shown(name)}", field="name")
     front_room = None if front is None else room_number(front, "front_door")
     return BubbleDiagram(rooms, tuple(doors), front_room, name)

@@ -28,9 +28,11 @@ TURNED_SHARE = 0.5
 def outline(points: np.ndarray) -> Polygon:
     """A drawn polygon [K,2] as a simple shapely polygon, in shapely's normal form.
 
-    Of a self-crossing or pinched outline the largest part remains, without holes. Empty if it has no area.
+    Of a self-crossing or pinched outline the largest part remains, without holes; of corners that are drawn twice in a
+    row, one. Empty if it has no area.
     """
-    shape: BaseGeometry = Polygon(points)
+    corners = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    shape: BaseGeometry = Polygon(corners) if len(corners) >= 3 else Polygon()
     if not shape.is_valid:
         shape = shapely.make_valid(shape, method="structure", keep_collapsed=False)
     parts = [part for part in shapely.get_parts(shape) if isinstance(part, Polygon)]
@@ -122,14 +124,11 @@ def wall_gap(rows: Sequence[Sequence[Edge | None]], limits: Limits) -> float:
 
     0 where rooms are drawn to the centre lines of their walls, or have no neighbours.
     """
-    gaps, weights = [], []
-    for first, second in _facing_pairs([e for row in rows for e in row if e is not None], limits.gap):
-        gaps.append(first.facing * (second.at - first.at))
-        weights.append(min(first.high, second.high) - max(first.low, second.low))
-    if not gaps:
+    gaps, weights = _facing_gaps([e for row in rows for e in row if e is not None], limits.gap)
+    if not len(gaps):
         return 0.0
     order = np.argsort(gaps, kind="stable")
-    value, total = np.asarray(gaps)[order], np.cumsum(np.asarray(weights)[order])
+    value, total = gaps[order], np.cumsum(weights[order])
     half = total[-1] / 2
     # The lower and upper weighted medians differ on ties; their mean treats both ends alike.
     median = (
@@ -138,9 +137,10 @@ def wall_gap(rows: Sequence[Sequence[Edge | None]], limits: Limits) -> float:
     return float(median) if median > 8 * limits.still else 0.0
 
 
-def _facing_pairs(edges: Sequence[Edge], reach: float) -> list[tuple[Edge, Edge]]:
-    """Pairs of edges of different rooms, on one axis, that face opposite ways over a common length."""
-    pairs = []
+def _facing_gaps(edges: Sequence[Edge], reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """(gap [N], common length [N]) of the pairs of edges of different rooms, on one axis, that face opposite ways over
+    a common length, up to `reach` apart. A gap below 0 is an overlap."""
+    gaps, weights = [np.empty(0)], [np.empty(0)]
     for axis in (0, 1):
         chosen = [e for e in edges if e.axis == axis]
         if not chosen:
@@ -150,8 +150,9 @@ def _facing_pairs(edges: Sequence[Edge], reach: float) -> list[tuple[Edge, Edge]
         common = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
         near = (np.abs(at[:, None] - at) <= reach) & (common > 0)
         near &= (room[:, None] != room) & (facing[:, None] == 1) & (facing == -1)
-        pairs += [(chosen[i], chosen[j]) for i, j in np.argwhere(near)]
-    return pairs
+        gaps.append((at - at[:, None])[near])
+        weights.append(common[near])
+    return np.concatenate(gaps), np.concatenate(weights)
 
 
 def align(edges: Sequence[Edge], limits: Limits) -> None:

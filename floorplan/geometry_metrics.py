@@ -76,7 +76,7 @@ def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeom
         return shape
     # The shortest sides of what was grown would throw spikes when it shrinks. Two parallel sides meet at no mitre: GEOS
     # takes another way then, but leaves the flag of the failed division up.
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore"):
         grown = shapely.buffer(shapely.simplify(shape, 1e-6 * width), width / 2, join_style="mitre")
         shrunk = shapely.buffer(shapely.simplify(grown, 1e-4 * width), -width / 2, join_style="mitre")
     # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of two shapes

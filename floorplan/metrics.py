@@ -67,9 +67,9 @@ def door_boxes(door: Node) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
     """The box around a door that is narrowest, as (middle [2], unit vector along it [2], length, thickness), plan
     units. A nearly square door may lie either way in its wall, so it has two. None if the door is a point.
     """
-    # The narrowest strip around points always has two of them on one side.
-    first, second = np.triu_indices(len(door.polygon), 1)
-    sides = door.polygon[second] - door.polygon[first]
+    # The narrowest strip around points always has a side of their hull on one of its edges.
+    hull = shapely.get_coordinates(shapely.MultiPoint(door.polygon).convex_hull)
+    sides = np.roll(hull, -1, axis=0) - hull
     lengths = np.linalg.norm(sides, axis=1)
     if not lengths.any():
         return []

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from .diagram import BubbleDiagram, RoomSpec
-from .errors import FloorplanError
+from .errors import FloorplanError, shown
 from .files import read_json
 from .plan import RPLAN_FRAME, RPLAN_METRES_PER_UNIT, Node, Plan
 from .rooms import RoomType
@@ -40,25 +40,28 @@ _FRAME_MARGIN = 1.05
 T = TypeVar("T")
 
 
-def load_plans(path: str | os.PathLike[str], *, strict: bool = True) -> list[Plan]:
+def load_plans(path: str | os.PathLike[str], *, strict: bool = True, split: str | None = None) -> list[Plan]:
     """The plans of a json file or folder, RPLAN (`room_type`) or ProcTHOR (`rooms` with `poly`), told apart by content.
 
-    `strict` is as in `read_rplan`. Raises `FloorplanError` for anything else; diagrams, which have no geometry, too.
+    `strict` is as in `read_rplan`, `split` as in `read_procthor`; RPLAN's plans carry none. Raises `FloorplanError` for
+    anything else; diagrams, which have no geometry, too.
     """
     path = Path(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.name.endswith((".json", ".json.gz")))
         if not files:
             raise FloorplanError("no .json or .json.gz file in this folder", source=str(path))
-        return [plan for file in files for plan in load_plans(file, strict=strict)]
+        return [plan for file in files for plan in load_plans(file, strict=strict, split=split)]
     data = read_json(path)
     first = data[0] if isinstance(data, list) and data else data
     if isinstance(first, Mapping):
         if "room_type" in first:
+            if split is not None:
+                raise FloorplanError(f"RPLAN plans carry no split, so none is {split!r}", source=str(path))
             return plans_from_rplan(data, str(path), strict=strict)
         rooms = first.get("rooms")
         if isinstance(rooms, list) and rooms and isinstance(rooms[0], Mapping) and "poly" in rooms[0]:
-            return plans_from_procthor(data, str(path))
+            return plans_from_procthor(data, str(path), split=split)
         if "rooms" in first:
             raise FloorplanError("a diagram without geometry, not a plan", source=str(path), field="rooms")
     raise FloorplanError("expected RPLAN plans (room_type) or ProcTHOR plans (rooms with poly)", source=str(path))
@@ -107,7 +110,7 @@ def _house(house: Mapping[str, Any]) -> Plan:
     for d, door in enumerate(_get(house, "doors")):
         pair, line = _get(door, "rooms", f"doors[{d}]."), _points(door, "seg", f"doors[{d}].seg")
         if len(pair) != 2 or any(not isinstance(r, int) or not -1 <= r < len(rooms) for r in pair) or max(pair) < 0:
-            text = f"expected two rooms from 0 to {len(rooms) - 1}, or one and -1 for outside; found {pair}"
+            text = f"expected two rooms from 0 to {len(rooms) - 1}, or one and -1 for outside; found {shown(pair)}"
             raise FloorplanError(text, field=f"doors[{d}].rooms")
         if line.shape != (2, 2) or not (line[0] != line[1]).any():
             raise FloorplanError("expected two different points", field=f"doors[{d}].seg")
@@ -137,7 +140,11 @@ def _room_graph(graph: Mapping[str, Any]) -> BubbleDiagram:
     doors: dict[tuple[int, int], None] = {}
     for e, edge in enumerate(_get(graph, "edges")):
         if not isinstance(edge, list) or len(edge) != 3 or edge[2] not in (1, 2):
-            raise FloorplanError(f"expected [room, room, 1 or 2], found {edge!r}", field=f"edges[{e}]")
+            raise FloorplanError(f"expected [room, room, 1 or 2], found {shown(edge)}", field=f"edges[{e}]")
+        for room in edge[:2]:
+            if isinstance(room, bool) or not isinstance(room, int) or not 0 <= room < len(rooms):
+                text = f"no room {shown(room)}; rooms are numbered 0 to {len(rooms) - 1}"
+                raise FloorplanError(text, field=f"edges[{e}]")
         if edge[2] == 2:
             doors[edge[0], edge[1]] = None
     front = next((i for i, room in enumerate(rooms) if room.type == RoomType.ENTRANCE), None)
@@ -191,12 +198,12 @@ def _points(data: Any, key: str, field: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError) as error:
         raise FloorplanError(f"expected points [K, 2]: {error}", field=field) from error
     if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not np.isfinite(points).all():
-        raise FloorplanError(f"expected finite points [K, 2], found {values!r}"[:200], field=field)
+        raise FloorplanError(f"expected finite points [K, 2], found {shown(values)}", field=field)
     return points
 
 
 def _type(room: Any, field: str, table: Mapping[str, RoomType]) -> RoomType:
     kind = room.get("type") if isinstance(room, Mapping) else None
     if not isinstance(kind, str) or kind not in table:
-        raise FloorplanError(f"unknown type {kind!r}; known: {', '.join(table)}", field=field)
+        raise FloorplanError(f"unknown type {shown(kind)}; known: {', '.join(table)}", field=field)
     return table[kind]

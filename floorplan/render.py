@@ -6,6 +6,7 @@ Self-crossing and overlapping polygons are drawn as they are; a picture never re
 
 from __future__ import annotations
 
+import re
 import tempfile
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -14,13 +15,14 @@ import numpy as np
 import resvg_py
 import shapely
 from PIL import ImageFont
-from shapely.geometry import Polygon
+from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
 from .errors import FloorplanError
 from .plan import Node, Plan
 from .rooms import COLOURS, RoomType, is_door
 from .symbols import FONT, LINE, door_symbol, fmt, place_label, points, scale_bar, square_metres
+from .wall_bodies import polygons_of
 
 SOFT = {
     RoomType.LIVING: "#f6e7d2",
@@ -39,12 +41,16 @@ SOFT = {
 WIDEST_LEAF = 1.45  # metres; wider doors are drawn as sliding panes
 PALETTES: dict[str, dict[RoomType, str]] = {"house_diffusion": dict(COLOURS), "soft": SOFT}
 
+_NOT_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
+
 View = tuple[float, float, float, float]  # x, y, width, height in plan units
 
 
 def geometry(node: Node) -> BaseGeometry:
-    """The node's polygon as a valid shapely geometry (a self-crossing one becomes its even-odd area)."""
-    return shapely.make_valid(Polygon(node.polygon))
+    """The node's polygon as a valid shapely geometry: a self-crossing one becomes its even-odd area; spikes and flat
+    polygons, which have none, are left out."""
+    shape = shapely.make_valid(Polygon(node.polygon))
+    return shape if isinstance(shape, (Polygon, MultiPolygon)) else polygons_of(shape)
 
 
 def plan_view(plans: list[Plan], margin: float = 0.09) -> View:
@@ -91,9 +97,14 @@ def type_title(room_type: RoomType) -> str:
     return "Living room" if room_type == RoomType.LIVING else room_type.name.replace("_", " ").capitalize()
 
 
+def drawable(text: str) -> str:
+    """`text` without the characters that XML cannot hold, escaped or not."""
+    return _NOT_XML.sub("", text)
+
+
 def room_title(node: Node) -> str:
     """What a label says: the room's own name, or its type in words."""
-    return node.name or type_title(node.type)
+    return drawable(node.name) or type_title(node.type)
 
 
 def _group(plan: Plan, index: int, prefix: str, area: float | None = None) -> str:
@@ -102,7 +113,7 @@ def _group(plan: Plan, index: int, prefix: str, area: float | None = None) -> st
     measure = "" if area is None else f' data-area-m2="{area:.2f}"'
     return (
         f'<g id="{prefix}{kind}-{index}" data-type="{node.type.name.lower()}" '
-        f"data-name={quoteattr(node.name)}{measure}>"
+        f"data-name={quoteattr(drawable(node.name))}{measure}>"
         f"<title>{escape(room_title(node))}</title>"
     )
 
@@ -141,7 +152,7 @@ def plan_to_svg(
     out = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{round(size * height / width)}" '
         f'viewBox="{fmt(x)} {fmt(y)} {fmt(width)} {fmt(height)}" font-family="{FONT}">',
-        f"<title>{escape(plan.name or 'floor plan')}</title>",
+        f"<title>{escape(drawable(plan.name) or 'floor plan')}</title>",
         f'<rect x="{fmt(x)}" y="{fmt(y)}" width="{fmt(width)}" height="{fmt(height)}" fill="#ffffff"/>',
     ]
     if walls and rooms:

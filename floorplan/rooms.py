@@ -10,7 +10,7 @@ import difflib
 from enum import IntEnum
 from typing import Final
 
-from .errors import FloorplanError
+from .errors import FloorplanError, shown
 
 
 class RoomType(IntEnum):
@@ -82,7 +82,7 @@ def is_door(room_type: int) -> bool:
 def from_rplan_code(code: int) -> RoomType:
     """The model's type of an RPLAN json code (1..8, 10, 15 front door, 16 unknown, 17 interior door)."""
     if code not in _RPLAN_CODES:
-        raise FloorplanError(f"unknown RPLAN room type {code!r}; known: {sorted(_RPLAN_CODES)}")
+        raise FloorplanError(f"unknown RPLAN room type {shown(code)}; known: {sorted(_RPLAN_CODES)}")
     return _RPLAN_CODES[int(code)]
 
 
@@ -99,7 +99,7 @@ def parse_room_type(name_or_code: str | int) -> RoomType:
     if isinstance(name_or_code, int) and not isinstance(name_or_code, bool):
         codes = [int(t) for t in RoomType]
         if name_or_code not in codes:
-            raise FloorplanError(f"unknown room type code {name_or_code}; known codes: {codes}")
+            raise FloorplanError(f"unknown room type code {shown(name_or_code)}; known codes: {codes}")
         return RoomType(name_or_code)
     known = {t.name.lower(): t for t in RoomType}
     if isinstance(name_or_code, str):
@@ -111,4 +111,4 @@ def parse_room_type(name_or_code: str | int) -> RoomType:
         hint = f"; did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
     else:
         hint = ""
-    raise FloorplanError(f"unknown room type {name_or_code!r}{hint} (known types: {', '.join(known)})")
+    raise FloorplanError(f"unknown room type {shown(name_or_code)}{hint} (known types: {', '.join(known)})")

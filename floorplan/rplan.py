@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import os
-import reprlib
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .diagram import is_finite_number
-from .errors import FloorplanError, FloorplanWarning
+from .errors import FloorplanError, FloorplanWarning, shown
 from .files import read_json
 from .plan import RPLAN_FRAME, RPLAN_METRES_PER_UNIT, Node, Plan
 from .rooms import RoomType, from_rplan_code, is_door, to_rplan_code
@@ -315,7 +314,7 @@ def _list(data: Mapping[str, Any], key: str) -> list[Any]:
 
 def _type(code: Any, field: str) -> RoomType:
     if isinstance(code, bool) or not isinstance(code, (int, float)):
-        raise FloorplanError(f"expected an RPLAN code, found {code!r}", field=field)
+        raise FloorplanError(f"expected an RPLAN code, found {shown(code)}", field=field)
     try:
         return from_rplan_code(int(code) if code == code // 1 else code)  # type: ignore[arg-type]
     except FloorplanError as error:
@@ -324,18 +323,18 @@ def _type(code: Any, field: str) -> RoomType:
 
 def _edge(edge: Any, field: str) -> _Edge:
     if not isinstance(edge, list) or len(edge) != 6:
-        raise FloorplanError(f"expected [x0, y0, x1, y1, type, type across], found {edge!r}", field=field)
+        raise FloorplanError(f"expected [x0, y0, x1, y1, type, type across], found {shown(edge)}", field=field)
     for value in edge:
         if not is_finite_number(value):
-            raise FloorplanError(f"expected six finite numbers, found {reprlib.repr(edge)}", field=field)
+            raise FloorplanError(f"expected six finite numbers, found {shown(edge)}", field=field)
     x0, y0, x1, y1 = map(float, edge[:4])
     return x0, y0, x1, y1
 
 
 def _indices(entry: Any, field: str, count: int) -> list[int]:
     if not isinstance(entry, list) or not entry:
-        raise FloorplanError(f"expected [owner] or [owner, node across], found {entry!r}", field=field)
+        raise FloorplanError(f"expected [owner] or [owner, node across], found {shown(entry)}", field=field)
     for index in entry:
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < count:
-            raise FloorplanError(f"no node {index!r}; room_type has {count} entries", field=field)
+            raise FloorplanError(f"no node {shown(index)}; room_type has {count} entries", field=field)
     return entry

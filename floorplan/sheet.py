@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 from .errors import FloorplanError
 from .files import write_whole
 from .plan import Plan
-from .render import plan_to_svg, plan_view, svg_to_png
+from .render import drawable, plan_to_svg, plan_view, svg_to_png
 from .symbols import FONT, fmt, shortened
 
 
@@ -39,7 +39,7 @@ def contact_sheet(
     if columns is not None and columns < 1:
         raise FloorplanError(f"expected at least 1, found {columns}", source="contact sheet", field="columns")
     columns = min(columns or math.ceil(math.sqrt(len(plans))), len(plans))
-    captions = [plan.name for plan in plans] if titles is None else list(titles)
+    captions = [drawable(title) for title in ([plan.name for plan in plans] if titles is None else titles)]
     gap, band = 0.05 * cell, 0.1 * cell if any(captions) else 0.0
     foot = 0.07 * cell  # plan_to_svg adds this strip for the scale bar
     step_x, step_y = cell + gap, cell + foot + band + gap

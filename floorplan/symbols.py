@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -36,12 +37,13 @@ def square_metres(area: float, font_size: float, digits: int = 1) -> str:
 
 def text_width(text: str, font_size: float) -> float:
     """The advance width of a line of text, in the units of font_size."""
+    return _advance(text) * font_size
+
+
+@lru_cache(maxsize=1024)  # a label is tried in many sizes
+def _advance(text: str) -> float:
     font = ImageFont.load_default(size=64)
-    return (
-        font.getlength(text) / 64 * font_size
-        if isinstance(font, ImageFont.FreeTypeFont)
-        else 0.58 * len(text) * font_size
-    )
+    return font.getlength(text) / 64 if isinstance(font, ImageFont.FreeTypeFont) else 0.58 * len(text)
 
 
 def shortened(text: str, font_size: float, width: float) -> str:

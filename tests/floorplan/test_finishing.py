@@ -12,7 +12,8 @@ from trifold.floorplan.evaluation import asked_of, held_out_plans
 from trifold.floorplan.finished import FinishedPlan
 from trifold.floorplan.finishing import FinishSettings, clear_plan, finish
 from trifold.floorplan.finishing_rooms import is_cover
-from trifold.floorplan.metrics import door_in_wall, graph_errors, overlap_share, validity
+from trifold.floorplan.geometry_metrics import door_in_own_wall
+from trifold.floorplan.metrics import graph_errors, overlap_share, validity
 from trifold.floorplan.model import HouseDiffusion
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.rooms import RoomType
@@ -203,7 +204,7 @@ def test_exact_plans_keep_their_measures_and_move_by_half_a_wall() -> None:
         clear = clear_plan(finished)
         assert graph_errors(clear).total == graph_errors(finished.plan).total == 0
         assert max(overlap_share(clear), overlap_share(finished.plan)) < 1e-12
-        assert door_in_wall(clear) == validity(clear) == 1
+        assert door_in_own_wall(clear) == validity(clear) == 1
         # Walls are 4 units thick: corners go out by 2 sqrt 2 at right angles, a little more at sharp ones.
         rooms = [m.distance for m in finished.report.moved if m.node < drawn.num_rooms]
         assert max(rooms) < 3.5
@@ -221,7 +222,7 @@ def test_drawn_plans_become_right() -> None:
         after += graph_errors(clear, diagram).total
         assert validity(clear) == validity(finished.plan) == 1
         assert overlap_share(finished.plan) < 1e-12
-        assert door_in_wall(clear) >= len(finished.openings) / len(drawn.doors)
+        assert door_in_own_wall(clear) >= len(finished.openings) / len(drawn.doors)
     assert after <= min(before, 2)
 
 

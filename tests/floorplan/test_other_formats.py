@@ -108,6 +108,12 @@ def test_cubigraph_by_hand(tmp_path: Path):
 def test_load_plans_tells_formats_apart(tmp_path: Path, small_plan: Plan):
     assert load_plans(write(tmp_path, plan_to_rplan(small_plan))) == [small_plan]
     assert load_plans(write(tmp_path, [HOUSE]))[0].name == "procthor-7"
+    marked = write(tmp_path, [{**HOUSE, "split": "train"}, {**HOUSE, "seed": 8, "split": "val"}])
+    assert [plan.name for plan in load_plans(marked, split="val")] == ["procthor-8"]
+    with pytest.raises(FloorplanError, match="no house of split 'test'"):
+        load_plans(marked, split="test")
+    with pytest.raises(FloorplanError, match="RPLAN plans carry no split, so none is 'val'"):
+        load_plans(write(tmp_path, plan_to_rplan(small_plan)), split="val")
     with pytest.raises(FloorplanError, match=r"data\.json: rooms: a diagram without geometry"):
         load_plans(write(tmp_path, [GRAPH]))
     for other in ({}, [], 3, [3]):
