@@ -6,12 +6,13 @@ STAMP := $(VENV)/.installed
 DEMO ?= demo
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint gpu-test clean
+.PHONY: help demo test lint coverage gpu-test clean
 
 help:
-	@echo "make demo   draw floorplans and shapes and edit a clip with the shipped models, into $(DEMO)/"
-	@echo "make test   lint, type-check and test"
-	@echo "make lint   ruff and pyright alone"
+	@echo "make demo      draw floorplans and shapes and edit a clip with the shipped models, into $(DEMO)/"
+	@echo "make test      lint, type-check and test"
+	@echo "make lint      ruff and pyright alone"
+	@echo "make coverage   the tests, and which lines they reach"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -33,6 +34,10 @@ lint: $(STAMP)
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint
+	$(BIN)/python -m pytest -n 2
+
+# Apart from the tests: tracing every line makes them take almost twice as long.
+coverage: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 gpu-test: $(STAMP)
