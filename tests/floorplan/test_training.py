@@ -14,6 +14,7 @@ from trifold.floorplan import training as training_module
 from trifold.floorplan.dataset import collate, sample_from_plan
 from trifold.floorplan.errors import FloorplanError
 from trifold.floorplan.procedural import ProceduralConfig, ProceduralPlans, generate_plan
+from trifold.floorplan.process import house_path
 from trifold.floorplan.rplan import plan_to_rplan
 from trifold.floorplan.training import (
     PRESETS,
@@ -169,9 +170,24 @@ def test_without_a_low_share_times_are_uniform(tmp_path, below, share):
     assert (t + 0.5).mean().item() / 1000 == pytest.approx(0.5, abs=4 * np.sqrt(1 / 12 / 2000))
 
 
+@pytest.mark.parametrize("shift", [0.35, 1.0, 2.0])
+def test_a_time_shift_multiplies_the_noise_levels_and_the_share_of_bits_follows(tmp_path, shift):
+    config = config_for(tmp_path, time_shift=shift, low_noise_share=0.0)
+    t = draw_times(SampleNoise(2, range(4000)), 1000, config)
+    path = house_path()
+    # Half of the uniform times have sigma / alpha below 1, so half of the shifted ones lie below the shift.
+    below = (path.sigma(t) / path.alpha(t) < shift).double().mean().item()
+    assert below == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / 4000) + 0.002)
+    config = config_for(tmp_path, time_shift=shift, low_noise_share=0.1)
+    t = draw_times(SampleNoise(3, range(20000)), 1000, config)
+    share = config.bits_share
+    assert (t < config.bits_below).double().mean().item() == pytest.approx(share, abs=4 * np.sqrt(share / 20000))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"time_shift": 0.0}, "time_shift: must be positive, found 0"),
         ({"bits_below": -1}, "bits_below: expected 0 to 1000, found -1"),
         ({"bits_below": 1001}, "bits_below: expected 0 to 1000, found 1001"),
         ({"low_noise_share": 1.5}, "low_noise_share: expected 0 to 1, found 1.5"),
