@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from trifold.floorplan.evaluation import held_out_plans
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.rooms import RoomType
+from trifold.floorplan.rplan import plan_to_rplan
 
 # A busy machine must not fail a test: time is not what these properties are about.
 settings.register_profile("floorplan", deadline=None, max_examples=60)
@@ -57,3 +60,10 @@ def floorplan_data() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+def plans_file(path: Path, count: int) -> Path:
+    """A json file of so many held-out procedural plans."""
+    plans = held_out_plans("procedural", count)
+    path.write_text(json.dumps([plan_to_rplan(p) for p in plans] if count > 1 else plan_to_rplan(plans[0])))
+    return path
