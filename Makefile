@@ -12,7 +12,7 @@ help:
 	@echo "make demo      draw floorplans and shapes and edit a clip with the shipped models, into $(DEMO)/"
 	@echo "make test      lint, type-check and test"
 	@echo "make lint      ruff and pyright alone"
-	@echo "make coverage   the tests, and which lines they reach"
+	@echo "make coverage  the tests, and which lines they reach"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

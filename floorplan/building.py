@@ -14,6 +14,7 @@ import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
+from .areas import node_shape, polygons_of
 from .door_leaves import WIDEST_LEAF, Leaf, choose_leaf
 from .errors import FloorplanError
 from .finished import FinishedPlan, Wall
@@ -24,7 +25,6 @@ from .wall_bodies import (
     mitred_bodies,
     opening_cut,
     opening_rectangle,
-    polygons_of,
     snap_grid,
     wall_mass,
     without_openings,
@@ -162,7 +162,7 @@ def drawn_building(plan: Plan | FinishedPlan) -> Building:
     grid = snap_grid(walls)
     rooms = []
     for index, node in enumerate(plan.rooms):
-        whole = polygons_of(shapely.make_valid(Polygon(node.polygon)))
+        whole = polygons_of(node_shape(node))
         floor = polygons_of(shapely.difference(whole, blocks, grid_size=grid) if walls else whole)
         name = clean_text(node.name)
         rooms.append(RoomShape(index, node.type, name, node.polygon, floor, whole.area * square, floor.area * square))

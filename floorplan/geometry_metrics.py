@@ -16,12 +16,13 @@ from collections import Counter
 
 import numpy as np
 import shapely
-from shapely.geometry import MultiPolygon, Polygon
+from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
+from .areas import closed, filled, node_shape, polygons_of
 from .diagram import BubbleDiagram
 from .errors import FloorplanError
-from .metrics import connected_from_entrance, door_boxes, door_connections, node_shape
+from .metrics import connected_from_entrance, door_boxes, door_connections
 from .plan import Plan
 
 WALL_METRES = 0.5  # RPLAN's thickest walls are 6 to 7 of its 256 pixels
@@ -62,31 +63,7 @@ def overlapping_pairs(plan: Plan, *, tolerance: float = 0.01) -> int:
 
 def floor(plan: Plan) -> BaseGeometry:
     """The union of the rooms, plan units."""
-    return areal(shapely.union_all([node_shape(node) for node in plan.rooms]))
-
-
-def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeometry:
-    """`shape` with every gap and notch narrower than `width` filled (morphological closing), straight corners kept.
-
-    Grown and shrunk by half the width with mitred corners, so that a polygon without narrow gaps stays what it is, to
-    within `grid`. Dents of less than a hundredth of the width are filled or not as they come: GEOS leaves them out when
-    it grows. All three are plan units.
-    """
-    if width <= 0:
-        return shape
-    # The shortest sides of what was grown would throw spikes when it shrinks. Two parallel sides meet at no mitre: GEOS
-    # takes another way then, but leaves the flag of the failed division up.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        grown = shapely.buffer(shapely.simplify(shape, 1e-6 * width), width / 2, join_style="mitre")
-        shrunk = shapely.buffer(shapely.simplify(grown, 1e-4 * width), -width / 2, join_style="mitre")
-    # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of two shapes
-    # that are nearly the same can come out wrong.
-    return areal(shapely.union(shape, shrunk, grid_size=grid))
-
-
-def filled(shape: BaseGeometry) -> BaseGeometry:
-    """`shape` without its holes."""
-    return shapely.union_all([Polygon(part.exterior) for part in _polygons(shape)])
+    return polygons_of(shapely.union_all([node_shape(node) for node in plan.rooms]))
 
 
 def gaps(plan: Plan, *, wall: float = WALL_METRES, slot: float = SLOT_METRES) -> BaseGeometry:
@@ -112,7 +89,7 @@ def _built_and_gaps(plan: Plan, wall: float, slot: float) -> tuple[BaseGeometry,
     grid = GRID_METRES / unit
     built = closed(floor(plan), wall / unit, grid=grid)
     outline = filled(closed(built, slot / unit, grid=grid))
-    return built, areal(shapely.difference(outline, built, grid_size=grid))
+    return built, polygons_of(shapely.difference(outline, built, grid_size=grid))
 
 
 def coverage(plan: Plan, *, wall: float = WALL_METRES, slot: float = SLOT_METRES) -> float:
@@ -124,7 +101,7 @@ def parts(plan: Plan, *, wall: float = WALL_METRES) -> int:
     """Pieces of at least 0.01 m2 the building falls into: rooms belong together if a strip up to `wall` m wide lies
     between. 1 is right, 0 if no room has area."""
     unit = plan.metres_per_unit
-    pieces = _polygons(closed(floor(plan), wall / unit, grid=GRID_METRES / unit))
+    pieces = polygons_of(closed(floor(plan), wall / unit, grid=GRID_METRES / unit)).geoms
     return sum(piece.area * unit**2 >= 0.01 for piece in pieces)
 
 
@@ -172,7 +149,7 @@ def built_rooms(plan: Plan, *, min_area: float = 0.5) -> list[int]:
     found: list[int] = []
     taken: BaseGeometry = Polygon()
     for room, node in enumerate(plan.rooms):
-        shape = areal(node_shape(node))
+        shape = polygons_of(node_shape(node))
         if shapely.difference(shape, taken).area * plan.metres_per_unit**2 >= min_area:
             found.append(room)
             taken = shapely.union(taken, shape)
@@ -274,15 +251,3 @@ def axis_deviation(plan: Plan, *, own_axes: bool = False) -> float:
     angles = np.degrees(np.arctan2(sides[:, 1], sides[:, 0])) - (main_direction(plan) if own_axes else 0.0)
     away = np.abs((angles + 45.0) % 90.0 - 45.0)
     return float((lengths * away).sum() / lengths.sum())
-
-
-def _polygons(shape: BaseGeometry) -> list[Polygon]:
-    """The polygons of a geometry, points and lines left out."""
-    parts = shapely.get_parts(shapely.get_parts(shape))  # a collection may hold a multipolygon
-    return [part for part in parts if isinstance(part, Polygon) and part.area > 0]
-
-
-def areal(shape: BaseGeometry) -> BaseGeometry:
-    """The part of a geometry that has area."""
-    found = _polygons(shape)
-    return found[0] if len(found) == 1 else MultiPolygon(found)

@@ -9,9 +9,9 @@ import numpy as np
 import shapely
 from shapely.geometry import Polygon
 
+from .areas import node_shape, polygons_of
 from .errors import FloorplanError
-from .geometry_metrics import GRID_METRES, areal, floor
-from .metrics import node_shape
+from .geometry_metrics import GRID_METRES, floor
 from .plan import Plan
 from .rooms import ROOM_TYPES
 from .set_metrics import feature_matrix, plan_features
@@ -76,7 +76,7 @@ def _type_areas(plan: Plan) -> np.ndarray:
     ground = floor(plan)
     middle = np.zeros(2) if ground.is_empty else np.array([ground.centroid.x, ground.centroid.y])
     shapes = [
-        areal(shapely.union_all([node_shape(n) for n in plan.rooms if n.type == kind] or [Polygon()]))
+        polygons_of(shapely.union_all([node_shape(n) for n in plan.rooms if n.type == kind] or [Polygon()]))
         for kind in ROOM_TYPES
     ]
     moved = shapely.transform(np.array(shapes, dtype=object), lambda p: (p - middle) * plan.metres_per_unit)

@@ -14,8 +14,8 @@ import networkx as nx
 import numpy as np
 import shapely
 from shapely.geometry import Polygon
-from shapely.geometry.base import BaseGeometry
 
+from .areas import node_shape
 from .diagram import BubbleDiagram
 from .errors import FloorplanError
 from .plan import Node, Plan
@@ -38,11 +38,6 @@ class GraphErrors:
     @property
     def total(self) -> int:
         return self.missing + self.extra
-
-
-def node_shape(node: Node) -> BaseGeometry:
-    """The floor of a room, or a door, in plan units; a self-crossing polygon counts even-odd."""
-    return shapely.make_valid(Polygon(node.polygon))
 
 
 def validity(plan: Plan, *, min_area: float = 0.02) -> float:

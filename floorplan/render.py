@@ -18,11 +18,11 @@ from PIL import ImageFont
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from .areas import node_shape, polygons_of
 from .errors import FloorplanError
 from .plan import Node, Plan
 from .rooms import COLOURS, RoomType, is_door
 from .symbols import FONT, LINE, door_symbol, fmt, place_label, points, scale_bar, square_metres
-from .wall_bodies import polygons_of
 
 SOFT = {
     RoomType.LIVING: "#f6e7d2",
@@ -49,7 +49,7 @@ View = tuple[float, float, float, float]  # x, y, width, height in plan units
 def geometry(node: Node) -> BaseGeometry:
     """The node's polygon as a valid shapely geometry: a self-crossing one becomes its even-odd area; spikes and flat
     polygons, which have none, are left out."""
-    shape = shapely.make_valid(Polygon(node.polygon))
+    shape = node_shape(node)
     return shape if isinstance(shape, (Polygon, MultiPolygon)) else polygons_of(shape)
 
 

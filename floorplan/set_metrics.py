@@ -19,18 +19,17 @@ import numpy as np
 import shapely
 from shapely.geometry import Point
 
+from .areas import closed, filled, node_shape
 from .errors import FloorplanError
 from .geometry_metrics import (
     WALL_METRES,
     axis_deviation,
-    closed,
     corner_counts,
-    filled,
     floor,
     main_direction,
     misalignment,
 )
-from .metrics import door_boxes, node_shape, overlap_share
+from .metrics import door_boxes, overlap_share
 from .plan import Plan
 from .rooms import ROOM_TYPES, RoomType
 

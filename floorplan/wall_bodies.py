@@ -15,6 +15,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
+from .areas import polygons_of
 from .finished import Opening, Point, Wall
 
 # Faces that meet at less than about 29 degrees would run on in a long spike; they are cut off straight, as SVG does.
@@ -114,11 +115,6 @@ def rectangle(
     """The rectangle around `centre`, `length` along and `width` across."""
     middle, a, n = np.asarray(centre), along * length / 2, normal * width / 2
     return Polygon([middle - a - n, middle + a - n, middle + a + n, middle - a + n])
-
-
-def polygons_of(shape: BaseGeometry) -> MultiPolygon:
-    """The polygons of a geometry; what has no area is left out."""
-    return MultiPolygon([part for part in shapely.get_parts(shape) if isinstance(part, Polygon) and part.area > 0])
 
 
 def without_needless_corners(shape: BaseGeometry, tolerance: float) -> BaseGeometry:

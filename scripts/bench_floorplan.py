@@ -31,10 +31,21 @@ import numpy as np
 import torch
 import tyro
 from bench_floorplan_plans import drawing_table, finishing_table, plans_table
-from bench_measure import Table, Timing, autocast, difference, in_fresh_process, interleaved, machine, memory, normal
+from bench_measure import (
+    Table,
+    Timing,
+    autocast,
+    difference,
+    has_amx,
+    in_fresh_process,
+    interleaved,
+    memory,
+    normal,
+    report,
+    use_threads,
+)
 from plain_house_diffusion import SLOTS, PaddedPlans, PlainHouse, padded
 from torch import Tensor, nn
-from trifold.common.weights import write_json
 from trifold.floorplan import HouseDiffusion
 from trifold.floorplan.checkpoint import rename_key
 from trifold.floorplan.dataset import PlanBatch, PlanSample, collate, sample_from_plan
@@ -259,12 +270,6 @@ def _versions(
         }
 
 
-def has_amx() -> bool:
-    """Whether the processor has tiles for bfloat16 matrices."""
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and "amx_bf16" in info.read_text()
-
-
 def memory_table(bench: Bench, device: str) -> Table:
     """Peak memory of a training step and of a denoising step, each in a process of its own. Shares are of the peak
     without the libraries: weights, gradients, the optimizer's state, activations."""
@@ -329,19 +334,8 @@ def tables(bench: Bench) -> Iterator[Table]:
 
 def main(flags: Bench) -> None:
     """Print the tables as they come."""
-    if flags.threads:
-        torch.set_num_threads(flags.threads)
-    bench = dataclasses.replace(flags.sized(), threads=torch.get_num_threads())
-    facts, found = machine(bench.threads), []
-    print("\n".join(f"- {name}: {value}" for name, value in facts.items()))
-    for table in tables(bench):
-        print(table.markdown(), flush=True)
-        found.append(table)
-    if bench.json is not None:
-        write_json(
-            bench.json,
-            {"machine": facts, "flags": dataclasses.asdict(bench), "tables": [dataclasses.asdict(t) for t in found]},
-        )
+    bench = dataclasses.replace(flags.sized(), threads=use_threads(flags.threads))
+    report(bench, tables(bench))
 
 
 if __name__ == "__main__":

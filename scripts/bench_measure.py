@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import multiprocessing
 import os
@@ -10,7 +11,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from trifold.common.weights import write_json
 
 Name = TypeVar("Name", bound=Hashable)
 Make = Callable[[], Callable[[], Any]]
@@ -124,11 +126,42 @@ def autocast(dtype: str, device: str) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Hardware and versions."""
+def use_threads(threads: int) -> int:
+    """Give torch so many CPU threads (0: its own choice); returns how many there are."""
+    if threads:
+        torch.set_num_threads(threads)
+    return torch.get_num_threads()
+
+
+def report(flags: Any, tables: Iterable[Table]) -> None:
+    """Print the machine, and the tables as they come; write all of it where `flags.json` says so.
+
+    flags: the benchmark's, a dataclass with `threads` and `json`.
+    """
+    facts, found = machine(flags.threads), []
+    print("\n".join(f"- {name}: {value}" for name, value in facts.items()))
+    for table in tables:
+        print(table.markdown(), flush=True)
+        found.append(dataclasses.asdict(table))
+    if flags.json is not None:
+        write_json(flags.json, {"machine": facts, "flags": dataclasses.asdict(flags), "tables": found})
+
+
+def cpu_facts() -> dict[str, str]:
+    """What the system says of its processor, by name; empty where it says nothing."""
     info = Path("/proc/cpuinfo")
     lines = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.is_file() else {}
-    facts = {name.strip(): value.strip() for name, value in lines.items()}
+    return {name.strip(): value.strip() for name, value in lines.items()}
+
+
+def has_amx() -> bool:
+    """Whether the processor has tiles for bfloat16 matrices."""
+    return "amx_bf16" in cpu_facts().get("flags", "").split()
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Hardware and versions."""
+    facts = cpu_facts()
     flags = [flag for flag in ("amx_bf16", "avx512_bf16") if flag in facts.get("flags", "").split()]
     versions = {name: importlib.metadata.version(name) for name in ("trifold", "torch", "numpy", "scipy", "POT")}
     return {

@@ -22,11 +22,21 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from bench_measure import Table, Timing, autocast, difference, in_fresh_process, interleaved, machine, memory, normal
+from bench_measure import (
+    Table,
+    Timing,
+    autocast,
+    difference,
+    in_fresh_process,
+    interleaved,
+    memory,
+    normal,
+    report,
+    use_threads,
+)
 from bench_point_metrics import chamfer_table, emd_tables
 from plain_luo_hu import PlainFlowVAE
 from torch import Tensor
-from trifold.common.weights import write_json
 from trifold.pointcloud import PointDiffusion
 from trifold.pointcloud.conditioning import PointCondition
 from trifold.pointcloud.luo_hu import FlowVAE, FlowVAEConfig
@@ -305,24 +315,9 @@ def tables(bench: Bench) -> Iterator[Table]:
 
 def main(flags: Bench) -> None:
     """Print the tables as they come."""
-    if flags.threads:
-        torch.set_num_threads(flags.threads)
-    bench = dataclasses.replace(flags.sized(), threads=torch.get_num_threads())
+    bench = dataclasses.replace(flags.sized(), threads=use_threads(flags.threads))
     torch.backends.cudnn.allow_tf32 = False  # convolutions would else round where matrix products do not
-    facts, found = machine(bench.threads), []
-    print("\n".join(f"- {name}: {value}" for name, value in facts.items()))
-    for table in tables(bench):
-        print(table.markdown(), flush=True)
-        found.append(table)
-    if bench.json is not None:
-        write_json(
-            bench.json,
-            {
-                "machine": facts,
-                "flags": dataclasses.asdict(bench),
-                "tables": [dataclasses.asdict(table) for table in found],
-            },
-        )
+    report(bench, tables(bench))
 
 
 if __name__ == "__main__":

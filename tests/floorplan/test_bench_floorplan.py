@@ -1,10 +1,7 @@
 """The benchmark of the floorplan head: its plain network is the packed one, its numbers mean what they say, it runs."""
 
 import dataclasses
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from trifold.floorplan.model import HouseDiffusion, HouseDiffusionConfig
 from trifold.floorplan.procedural import ProceduralConfig, ProceduralPlans
 from trifold.floorplan.tokens import pack
 
+from ..scripts import imported_scripts
 from .tiny import random_spec, tiny_model
 
 NAMES = ("bench_floorplan", "bench_floorplan_plans", "bench_measure", "plain_house_diffusion")
@@ -26,11 +24,8 @@ NAMES = ("bench_floorplan", "bench_floorplan_plans", "bench_measure", "plain_hou
 @pytest.fixture(scope="module")
 def scripts():
     """The benchmark's modules by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
-        yield {name: importlib.import_module(name) for name in NAMES}
-        for name in NAMES:
-            del sys.modules[name]
+    with imported_scripts(*NAMES) as modules:
+        yield modules
 
 
 def batch_of(*seeds, with_sizes=False):

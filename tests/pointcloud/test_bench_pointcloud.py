@@ -1,10 +1,7 @@
 """The benchmark of the point cloud head: its plain network is ours, its numbers mean what they say, all of it runs."""
 
-import importlib
 import json
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ import tyro
 from trifold.pointcloud.luo_hu import FlowVAE, FlowVAEConfig
 from trifold.pointcloud.metrics import chamfer_matrix
 
+from ..scripts import imported_scripts
 from .tiny_points import awake
 
 NAMES = ("bench_pointcloud", "bench_measure", "bench_point_metrics", "plain_luo_hu")
@@ -21,11 +19,8 @@ NAMES = ("bench_pointcloud", "bench_measure", "bench_point_metrics", "plain_luo_
 @pytest.fixture(scope="module")
 def scripts():
     """The benchmark's modules by name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parents[2] / "scripts"))
-        yield {name: importlib.import_module(name) for name in NAMES}
-        for name in NAMES:
-            del sys.modules[name]
+    with imported_scripts(*NAMES) as modules:
+        yield modules
 
 
 def pair(scripts, **changes):
