@@ -10,10 +10,16 @@ from trifold.common.train import SampleNoise
 from trifold.video.schedule import Schedule
 from trifold.video.sprites import classifier as reader
 from trifold.video.sprites import text_to_image as t2i
-from trifold.video.sprites.autoencoder import AutoencoderLoss, autoencoder_loss, build_autoencoder
+from trifold.video.sprites.autoencoder import (
+    AutoencoderLoss,
+    AutoencoderTraining,
+    autoencoder_loss,
+    build_autoencoder,
+    train_autoencoder,
+)
 from trifold.video.sprites.classifier import AttributeClassifier, shares
 from trifold.video.sprites.evaluation import held_out_scenes, text_to_image_accuracy
-from trifold.video.sprites.pictures import SpritePictures
+from trifold.video.sprites.pictures import SpritePictures, as_signal
 from trifold.video.sprites.tokenizer import build_tokenizer
 from trifold.video.sprites.words import VISIBLE
 from trifold.video.text_to_image import TextToImage
@@ -26,7 +32,7 @@ class TestTraining:
         torch.manual_seed(0)
         model = AutoencoderLoss(build_autoencoder(), kl_weight=1e-5)
         assert sum(p.numel() for p in model.parameters()) < 1e6
-        batch = {"pixels": torch.stack([SpritePictures(4)[i]["pixels"] for i in range(4)])}
+        batch = torch.utils.data.default_collate([SpritePictures(4)[i] for i in range(4)])
         optimizer = torch.optim.Adam(model.parameters(), 2e-3)
         losses = []
         for _ in range(6):
@@ -37,6 +43,42 @@ class TestTraining:
             optimizer.step()
         assert losses[-1] < 0.8 * losses[0]
         assert metrics["psnr"] > 0
+
+    def test_autoencoder_loss_weighs_the_sprite(self) -> None:
+        pixels = as_signal(SpritePictures(1)[0]["pixels"])[None]
+        mask, eps = torch.zeros(1, 1, 64, 64, dtype=torch.bool), torch.zeros(1, 4, 16, 16)
+        torch.manual_seed(0)
+        plain = AutoencoderLoss(build_autoencoder(), 0.0)
+        heavy = AutoencoderLoss(plain.autoencoder, 0.0, sprite_weight=3.0)
+        with torch.no_grad():
+            assert heavy(pixels, mask, eps)[0] == plain(pixels, mask, eps)[0]  # no sprite, nothing to weigh
+            mask[..., 20:30, 20:30] = True
+            rebuilt = plain.autoencoder.decode(plain.autoencoder.encode(pixels).latent_dist.mean).sample
+            error = (rebuilt - pixels).abs() + 2 * (rebuilt - pixels).square()
+            near = error[..., 18:32, 18:32].sum()  # and two pixels around
+            expected = (error.sum() + 2 * near) / (3 * (64 * 64 + 2 * 14 * 14))
+            torch.testing.assert_close(heavy(pixels, mask, eps)[0], expected)
+
+    def test_decoder_alone_leaves_latents_as_they_are(self, tmp_path: Path) -> None:
+        before = build_autoencoder()
+        before.register_to_config(scaling_factor=0.7)
+        before.save_pretrained(tmp_path / "before")
+        config = AutoencoderTraining(
+            output_dir=tmp_path / "run",
+            num_pictures=4,
+            train_batch_size=2,
+            max_train_steps=2,
+            report_to="none",
+            decoder_of=tmp_path / "before",
+        )
+        after, _ = train_autoencoder(config)
+        pixels = as_signal(SpritePictures(1)[0]["pixels"])[None]
+        with torch.no_grad():
+            latents = [m.encode(pixels).latent_dist.mean for m in (before, after)]
+            pictures = [m.decode(latents[0]).sample for m in (before, after)]
+        torch.testing.assert_close(latents[1], latents[0])
+        assert (pictures[1] - pictures[0]).abs().max() > 1e-4
+        assert after.config["scaling_factor"] == 0.7
 
     def test_text_to_image_stage(self, tmp_path: Path) -> None:
         config = t2i.TextToImageTraining(

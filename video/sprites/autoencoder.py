@@ -25,6 +25,10 @@ class AutoencoderTraining(TrainConfig):
     """Pictures in the training set; each is rendered when its turn comes."""
     kl_weight: float = 1e-5
     """Weight of the KL divergence from N(0, 1), as a mean over latent entries (Rombach et al. 2022 use a tiny one)."""
+    sprite_weight: float = 4.0
+    """Weight of the pixels in the sprite and next to it; those of the background weigh 1."""
+    decoder_of: Path | None = None
+    """Train the decoder of the autoencoder in this folder alone: latents, and what was trained on them, stay valid."""
 
 
 def autoencoder_training() -> AutoencoderTraining:
@@ -75,22 +79,39 @@ def plain_attention(module: nn.Module) -> None:
 
 
 class AutoencoderLoss(nn.Module):
-    """Reconstruction (absolute and squared error, so that neither edges nor flat parts are neglected) plus KL."""
+    """Reconstruction (absolute and squared error, so that neither edges nor flat parts are neglected) plus KL.
 
-    def __init__(self, autoencoder: AutoencoderKL, kl_weight: float):
+    decoder_only: the encoder is left as it is, and so is the KL.
+    """
+
+    def __init__(
+        self,
+        autoencoder: AutoencoderKL,
+        kl_weight: float,
+        *,
+        sprite_weight: float = 1.0,
+        decoder_only: bool = False,
+    ):
         super().__init__()
         self.autoencoder = autoencoder.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-        self.kl_weight = kl_weight
+        self.kl_weight, self.sprite_weight = kl_weight, sprite_weight
         plain_attention(autoencoder)
+        if decoder_only:
+            autoencoder.encoder.requires_grad_(False)
+            autoencoder.quant_conv.requires_grad_(False)  # type: ignore[union-attr]
 
-    def forward(self, pixels: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """pixels [B, 3, H, W] in [-1, 1], eps [B, 4, H / 4, W / 4] -> total, squared error, KL: float32 scalars."""
+    def forward(self, pixels: Tensor, mask: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """pixels [B, 3, H, W] in [-1, 1], mask [B, 1, H, W], where the sprite is, eps [B, 4, H / 4, W / 4] ->
+        total, plain squared error, KL: float32 scalars."""
         posterior = posterior_of(self.autoencoder, pixels)
         mean, logvar = posterior.mean.float(), posterior.logvar.float()
         rebuilt = self.autoencoder.decode(mean + eps * torch.exp(0.5 * logvar), return_dict=False)[0].float()
-        squared = F.mse_loss(rebuilt, pixels)
+        error = rebuilt - pixels
+        near = F.max_pool2d(mask.float(), 5, stride=1, padding=2)  # the outline tells shapes apart: two pixels around
+        weight = 1 + (self.sprite_weight - 1) * near
+        reconstruction = (weight * (error.abs() + 2 * error.square())).sum() / (weight.sum() * error.shape[1])
         kl = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
-        return (rebuilt - pixels).abs().mean() + 2 * squared + self.kl_weight * kl, squared, kl
+        return reconstruction + self.kl_weight * kl, error.square().mean(), kl
 
 
 def autoencoder_loss(
@@ -99,7 +120,7 @@ def autoencoder_loss(
     """The loss function for `train`."""
     pixels = as_signal(batch["pixels"]).to(memory_format=torch.channels_last)
     side = pixels.shape[-1] // 4
-    total, squared, kl = model(pixels, noise.randn(4, side, side))
+    total, squared, kl = model(pixels, batch["mask"], noise.randn(4, side, side))
     # Signal range is 2, hence PSNR = 10 log10(4 / MSE).
     return total, {"psnr": 10 * torch.log10(4 / squared.detach()), "kl": kl.detach()}
 
@@ -121,10 +142,12 @@ def reconstruction_psnr(autoencoder: AutoencoderKL, num_pictures: int = 256, bat
 def train_autoencoder(config: AutoencoderTraining) -> tuple[AutoencoderKL, TrainResult]:
     """Train it; the result has averaged weights and a `config.scaling_factor` that gives latents unit variance."""
     torch.manual_seed(config.seed)
-    autoencoder = build_autoencoder()
+    decoder_only = config.decoder_of is not None
+    autoencoder = AutoencoderKL.from_pretrained(config.decoder_of) if decoder_only else build_autoencoder()
+    loss = AutoencoderLoss(autoencoder, config.kl_weight, sprite_weight=config.sprite_weight, decoder_only=decoder_only)
     result = train(
         config,
-        AutoencoderLoss(autoencoder, config.kl_weight),
+        loss,
         autoencoder_loss,
         SpritePictures(config.num_pictures),
         validate=lambda model, step: {"psnr": reconstruction_psnr(model.autoencoder)},  # type: ignore[arg-type]
@@ -132,7 +155,8 @@ def train_autoencoder(config: AutoencoderTraining) -> tuple[AutoencoderKL, Train
     if result.ema is not None:
         result.ema.copy_to(result.model)
     autoencoder.eval()
-    autoencoder.register_to_config(scaling_factor=round(1 / latent_std(autoencoder), 5))
+    if not decoder_only:
+        autoencoder.register_to_config(scaling_factor=round(1 / latent_std(autoencoder), 5))
     return autoencoder, result
 
 

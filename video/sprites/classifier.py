@@ -82,10 +82,10 @@ def classifier_training() -> ClassifierTraining:
     return ClassifierTraining(
         output_dir=Path("runs/sprites/classifier"),
         train_batch_size=64,
-        max_train_steps=3_200,
-        learning_rate=2e-3,
+        max_train_steps=10_000,
+        learning_rate=3e-3,
         lr_scheduler="cosine",
-        lr_warmup_steps=100,
+        lr_warmup_steps=200,
         mixed_precision="bf16",
         use_ema=True,
         ema_decay=0.995,
@@ -94,8 +94,11 @@ def classifier_training() -> ClassifierTraining:
 
 
 def classifier_loss(model: nn.Module, batch: dict[str, Tensor], noise: SampleNoise) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum of the cross-entropies. The pictures get a little noise: generated ones are never as clean as rendered."""
+    """Sum of the cross-entropies. The pictures get a little blur and noise: generated ones are never as sharp and clean
+    as rendered."""
     pixels = as_signal(batch["pixels"])
+    blurred = F.avg_pool2d(F.pad(pixels, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    pixels = pixels.lerp(blurred, 0.8 * noise.rand()[:, None, None, None])
     pixels = pixels + 0.1 * noise.rand()[:, None, None, None] * noise.randn_like(pixels)
     logits = model(pixels.to(memory_format=torch.channels_last))
     losses = [F.cross_entropy(logits[name].float(), batch["labels"][:, i]) for i, name in enumerate(VISIBLE)]

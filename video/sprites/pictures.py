@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .render import sprite_clip
+from .render import SpriteClip, sprite_clip
 from .words import VALUES, VISIBLE, Scene, caption, sample_scene
 
 NUM_FRAMES = 8
@@ -19,8 +19,8 @@ HELD_OUT_START = 1_000_000_000  # scenes from here on are never trained on
 class SpritePictures:
     """Picture i of the world: a random frame of scene `start + i`. Made when asked for; `len` pictures in all.
 
-    held_out: as in `sample_scene`. `pictures[i]` is {"pixels": uint8 [3, S, S], "labels": long [6], one class per
-    visible attribute}.
+    held_out: as in `sample_scene`. `pictures[i]` is {"pixels": uint8 [3, S, S], "mask": bool [1, S, S], true on the
+    sprite, "labels": long [6], one class per visible attribute}.
     """
 
     length: int
@@ -37,16 +37,21 @@ class SpritePictures:
 
     def picture(self, index: int) -> np.ndarray:
         """uint8 [S, S, 3]."""
-        frame = int(np.random.default_rng((self.start + index, 7)).integers(NUM_FRAMES))
-        return sprite_clip(self.scene(index), NUM_FRAMES, self.size, frames=[frame]).clip.frames[0]
+        return self._rendered(index).clip.frames[0]
 
     def caption(self, index: int, variant: int = 0) -> str:
         """What somebody might say of it; other variants say it otherwise."""
         return caption(self.scene(index), np.random.default_rng((self.start + index, 11, variant)))
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        pixels = torch.from_numpy(self.picture(index)).permute(2, 0, 1)
-        return {"pixels": pixels.contiguous(), "labels": labels_of(self.scene(index))}
+        made = self._rendered(index)
+        pixels = torch.from_numpy(made.clip.frames[0]).permute(2, 0, 1)
+        labels = labels_of(made.scene)
+        return {"pixels": pixels.contiguous(), "mask": torch.from_numpy(made.masks), "labels": labels}
+
+    def _rendered(self, index: int) -> SpriteClip:
+        frame = int(np.random.default_rng((self.start + index, 7)).integers(NUM_FRAMES))
+        return sprite_clip(self.scene(index), NUM_FRAMES, self.size, frames=[frame])
 
 
 def labels_of(scene: Scene) -> Tensor:
