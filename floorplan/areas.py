@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
@@ -21,6 +24,20 @@ def polygons_of(shape: BaseGeometry) -> MultiPolygon:
     return MultiPolygon([part for part in parts if isinstance(part, Polygon) and part.area > 0])
 
 
+def on_grid(operation: Callable[..., BaseGeometry], *shapes: Any, grid: float) -> BaseGeometry:
+    """`operation(*shapes)`, one of shapely's overlays, with its result on a grid of that width.
+
+    GEOS's snap rounding gives up on rare shapes ("Ring edge missing", "side location conflict"); a grid a little wider
+    does then, and none at all if it must.
+    """
+    for factor in (1.0, 1.01, 1.1, 2.0):
+        try:
+            return operation(*shapes, grid_size=factor * grid)
+        except shapely.errors.GEOSException:
+            continue
+    return operation(*shapes)
+
+
 def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeometry:
     """`shape` with every gap and notch narrower than `width` filled (morphological closing), straight corners kept.
 
@@ -37,7 +54,7 @@ def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeom
         shrunk = shapely.buffer(shapely.simplify(grown, 1e-4 * width), -width / 2, join_style="mitre")
     # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of two shapes
     # that are nearly the same can come out wrong.
-    return polygons_of(shapely.union(shape, shrunk, grid_size=grid))
+    return polygons_of(on_grid(shapely.union, shape, shrunk, grid=grid))
 
 
 def filled(shape: BaseGeometry) -> BaseGeometry:

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from shapely.geometry import MultiPolygon, Polygon
 
-from .areas import node_shape, polygons_of
+from .areas import node_shape, on_grid, polygons_of
 from .door_leaves import WIDEST_LEAF, Leaf, choose_leaf
 from .errors import FloorplanError
 from .finished import FinishedPlan, Wall
@@ -163,7 +163,7 @@ def drawn_building(plan: Plan | FinishedPlan) -> Building:
     rooms = []
     for index, node in enumerate(plan.rooms):
         whole = polygons_of(node_shape(node))
-        floor = polygons_of(shapely.difference(whole, blocks, grid_size=grid) if walls else whole)
+        floor = polygons_of(on_grid(shapely.difference, whole, blocks, grid=grid) if walls else whole)
         name = clean_text(node.name)
         rooms.append(RoomShape(index, node.type, name, node.polygon, floor, whole.area * square, floor.area * square))
 

@@ -135,7 +135,7 @@ def best_of(
     num_tries: int = 4,
     *,
     steps: int = 20,
-    sampler: SamplerName = "ddpm",
+    sampler: SamplerName = "sde-dpmsolver++",
     seed: int = 0,
     discrete: bool = True,
     finish: Callable[[Plan], FinishedPlan] | None = None,

@@ -8,6 +8,7 @@ import numpy as np
 import shapely
 from shapely.geometry import Polygon, box
 
+from .areas import on_grid
 from .finishing_settings import Limits
 from .finishing_walls import edges_of, ring
 
@@ -56,9 +57,9 @@ def shared_length(rooms: Sequence[Polygon], door: Door, limits: Limits) -> float
     a, b = door
     if b is None:
         others = [s.exterior for k, s in enumerate(rooms) if k != a and not s.is_empty]
-        common = rooms[a].exterior.difference(shapely.union_all(others), grid_size=limits.step)
+        common = on_grid(shapely.difference, rooms[a].exterior, shapely.union_all(others), grid=limits.step)
     else:
-        common = rooms[a].exterior.intersection(rooms[b].exterior, grid_size=limits.step)
+        common = on_grid(shapely.intersection, rooms[a].exterior, rooms[b].exterior, grid=limits.step)
     # Outlines start and end anywhere, and a straight wall may have corners of others on it.
     straight = shapely.simplify(shapely.line_merge(shapely.MultiLineString(_lines(common))), limits.still)
     lengths = [0.0]

@@ -14,6 +14,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon, box
 from shapely.geometry.base import BaseGeometry
 
+from .areas import on_grid
 from .finishing_settings import Limits
 from .finishing_walls import ring, rounded
 
@@ -59,7 +60,7 @@ def parted(shapes: Sequence[Polygon], limits: Limits) -> list[Polygon]:
             (low if way > 0 else high)[axis] = middle
             side = _floor(box(low[0], low[1], high[0], high[1]).intersection(common))
             # On the lattice, or slanted sides would leave slivers behind.
-            cut.append(_largest(shapely.difference(rooms[k], side, grid_size=limits.step)))
+            cut.append(_largest(on_grid(shapely.difference, rooms[k], side, grid=limits.step)))
         if min(new.area / rooms[k].area for new, k in zip(cut, (i, j), strict=True)) > 0.25:
             rooms[i], rooms[j] = cut
     return rooms
@@ -100,7 +101,7 @@ def tiled(shapes: Sequence[Polygon], limits: Limits) -> list[Polygon]:
     less than about half of its floor while others can do without. Enclosed gaps narrower than `gap` go to the
     neighbour with the longest common boundary.
     """
-    lines = shapely.union_all([s.exterior for s in shapes if not s.is_empty], grid_size=limits.step)
+    lines = on_grid(shapely.union_all, [s.exterior for s in shapes if not s.is_empty], grid=limits.step)
     faces = [f for f in shapely.get_parts(shapely.polygonize(list(shapely.get_parts(lines)))) if f.area > 0]
     claims = _claims(faces, shapes)
     beside = _neighbours(faces)

@@ -19,7 +19,7 @@ import shapely
 from shapely.geometry import Polygon
 from shapely.geometry.base import BaseGeometry
 
-from .areas import closed, filled, node_shape, polygons_of
+from .areas import closed, filled, node_shape, on_grid, polygons_of
 from .diagram import BubbleDiagram
 from .errors import FloorplanError
 from .metrics import connected_from_entrance, door_boxes, door_connections
@@ -89,7 +89,7 @@ def _built_and_gaps(plan: Plan, wall: float, slot: float) -> tuple[BaseGeometry,
     grid = GRID_METRES / unit
     built = closed(floor(plan), wall / unit, grid=grid)
     outline = filled(closed(built, slot / unit, grid=grid))
-    return built, polygons_of(shapely.difference(outline, built, grid_size=grid))
+    return built, polygons_of(on_grid(shapely.difference, outline, built, grid=grid))
 
 
 def coverage(plan: Plan, *, wall: float = WALL_METRES, slot: float = SLOT_METRES) -> float:

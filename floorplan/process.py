@@ -22,12 +22,13 @@ def house_path(num_steps: int = 1000) -> DiscretePath:
     return cosine_path(num_steps, offset=0.0, max_beta=0.999)
 
 
-def few_step_times(path: DiscretePath, num_steps: int, *, power: float = 1.5, discrete_below: int = 0) -> list[int]:
+def few_step_times(path: DiscretePath, num_steps: int, *, power: float = 2.0, discrete_below: int = 0) -> list[int]:
     """Original times T-1 .. (then -1, clean) that fall as (1 - i/n)^power: dense near the data, where walls align.
 
-    Distinct for every n up to T; n = T gives every step. Unlike an even grid it does not end with one long step from
-    t = 52 to 0, over which multistep solvers extrapolate far. With `discrete_below` the last of two or more times
-    lies below it, so that bits are decoded however few the steps.
+    With 20 steps a power of 2 gave the shipped model the fewest graph errors (docs/benchmarks.md). Times are distinct
+    for every n up to T; n = T gives every step. Unlike an even grid it does not end with one long step from t = 52 to
+    0, over which multistep solvers extrapolate far. With `discrete_below` the last of two or more times lies below it,
+    so that bits are decoded however few the steps.
     """
     top = path.t_max
     times = [max(round(top * (1 - i / num_steps) ** power), num_steps - 1 - i) for i in range(num_steps)]

@@ -15,7 +15,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry
 
-from .areas import polygons_of
+from .areas import on_grid, polygons_of
 from .finished import Opening, Point, Wall
 
 # Faces that meet at less than about 29 degrees would run on in a long spike; they are cut off straight, as SVG does.
@@ -48,14 +48,14 @@ def wall_mass(walls: Sequence[Wall]) -> MultiPolygon:
         if any(index in plain for index, _ in ends):
             pieces += _wedges(walls, node, ends)
     grid = snap_grid(walls)
-    body = shapely.union_all([piece for piece in pieces if piece.area > 0], grid_size=grid)
+    body = on_grid(shapely.union_all, [piece for piece in pieces if piece.area > 0], grid=grid)
     return polygons_of(without_needless_corners(body, grid))
 
 
 def without_openings(mass: MultiPolygon, walls: Sequence[Wall], openings: Sequence[Opening]) -> MultiPolygon:
     """`wall_mass` with its openings cut through."""
     cut = shapely.union_all([opening_cut(walls[opening.wall], opening) for opening in openings])
-    return polygons_of(shapely.difference(mass, cut, grid_size=snap_grid(walls)))
+    return polygons_of(on_grid(shapely.difference, mass, cut, grid=snap_grid(walls)))
 
 
 def mitred_bodies(walls: Sequence[Wall]) -> list[Polygon]:

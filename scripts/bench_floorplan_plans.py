@@ -53,6 +53,7 @@ def plans_table(
     rows: list[dict[str, Any]] = []
     model.generate(wanted, steps=2)  # the first use of a library costs extra
     chains: tuple[tuple[SamplerName, int], ...] = (
+        ("sde-dpmsolver++", few_steps),
         ("ddpm", few_steps),
         ("dpmsolver++", few_steps),
         ("ddpm", many_steps),

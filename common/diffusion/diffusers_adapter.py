@@ -7,7 +7,8 @@ form the scheduler wants. So an EDM scheduler can drive a VP denoiser, and the r
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -200,13 +201,13 @@ class DiffusersSampler:
         if times is None:
             raise ValueError("times: pass a number of steps here or num_steps to from_diffusers")
         if isinstance(times, int):
-            scheduler.set_timesteps(times, device=device, **options)
+            _quietly(scheduler.set_timesteps, times, device=device, **options)
         else:
             takes = "timesteps" in inspect.signature(scheduler.set_timesteps).parameters
             if not takes or not isinstance(path, DiscretePath) or self.family not in ("table", "vp", "scaled"):
                 raise ValueError(f"times: {type(scheduler).__name__} chooses its own here; pass a number of steps")
             values = [int(t) - path.first for t in times][:-1]
-            scheduler.set_timesteps(timesteps=values, device=device, **options)
+            _quietly(scheduler.set_timesteps, timesteps=values, device=device, **options)
         if hasattr(scheduler, "set_begin_index"):
             # otherwise it looks its position up by timestep, which is ambiguous where rounding makes two equal
             scheduler.set_begin_index(0)
@@ -253,6 +254,13 @@ class DiffusersSampler:
         else:
             arguments["generator"] = _Refuse()
         return arguments
+
+
+def _quietly(set_timesteps: Callable[..., None], *args: Any, **options: Any) -> None:
+    """Without the warning that some schedulers draw from NumPy 2 by `np.array(tensor)`, which nobody here can heed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "__array__ implementation", DeprecationWarning)
+        set_timesteps(*args, **options)
 
 
 def from_diffusers(

@@ -222,7 +222,7 @@ def test_all_tables_at_tiny_sizes(scripts, monkeypatch, capsys, tmp_path):
     assert list(rows) == ["network", "memory", "plans", "drawing", "finishing"]
     for table in written["tables"]:
         assert f"### {table['title']}\n\n| {' | '.join(table['rows'][0])} |" in printed
-    assert [len(rows[name]) for name in rows] == [18, 12, 3, 3, 6]
+    assert [len(rows[name]) for name in rows] == [18, 12, 4, 3, 6]
     checked = [row for row in rows["network"] if row["within"] is not None]
     assert [row["within"] for row in checked] == [True] * 3
     assert {row["version"] for row in checked} == {"packed"}

@@ -82,7 +82,7 @@ def classifier_training() -> ClassifierTraining:
     return ClassifierTraining(
         output_dir=Path("runs/sprites/classifier"),
         train_batch_size=64,
-        max_train_steps=10_000,
+        max_train_steps=7_000,
         learning_rate=3e-3,
         lr_scheduler="cosine",
         lr_warmup_steps=200,

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ...common.diffusion import Denoiser, DenoisingLoss
+from ...common.diffusion import Denoiser, DenoisingLoss, expand, target
+from ...common.diffusion.reduction import mean_per_sample
 from ...common.train import SampleNoise, TrainConfig, TrainResult, process_state, train
 from ...common.weights import read_tensors, replaced_folder, write_tensors
 from ..schedule import Schedule
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 WIDTH = 128  # of the text states
 VARIANTS = 4  # captions per picture
-MIDDLE = (250, 850)  # times at which a sprite can be told from noise, but not yet its outline
+MIDDLE = (100, 850)  # times at which a sprite can be told from noise, but not yet its outline and texture
+PLAIN = 400  # below this time there is no doubt where the sprite is
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,9 @@ class TextToImageTraining(TrainConfig):
     """Share of samples trained on the empty caption, for classifier-free guidance (Ho & Salimans 2022)."""
     middle_share: float = 0.5
     """Share of samples whose time is drawn from `MIDDLE`, where shapes form; the others are uniform over all."""
+    sprite_weight: float = 0.5
+    """Weight of the sprite's own mean error at times below `PLAIN`, beside that of the picture: it is a small part of
+    it. Above, where the noise hides the sprite, such a weight would bias what the model takes for likely."""
 
 
 def text_to_image_training() -> TextToImageTraining:
@@ -125,30 +131,34 @@ class TextAndUNet(nn.Module):
 
 
 class EncodedPictures:
-    """Latent distributions and tokens of training pictures. Item i: mean, std float16 [4, h, w], tokens [32].
+    """Latent distributions and tokens of training pictures. Item i: mean, std float16 [4, h, w], mask bool [1, h, w],
+    the latents that show some of the sprite, tokens [32].
 
     Item i and item i + num_pictures are one picture with two captions; there are `VARIANTS` of each.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor, tokens: Tensor):
-        self.mean, self.std, self.tokens = mean, std, tokens
+    def __init__(self, mean: Tensor, std: Tensor, mask: Tensor, tokens: Tensor):
+        self.mean, self.std, self.mask, self.tokens = mean, std, mask, tokens
 
     @classmethod
     def encode(cls, autoencoder: AutoencoderKL, tokenizer: CLIPTokenizer, num_pictures: int) -> EncodedPictures:
         """Render, encode and tokenise; a minute per five thousand pictures on one CPU core."""
         pictures, scale = SpritePictures(num_pictures), float(autoencoder.config["scaling_factor"])
-        means, stds, tokens = [], [], []
+        means, stds, masks, tokens = [], [], [], []
         device = next(autoencoder.parameters()).device
         for start in tqdm(range(0, num_pictures, 64), desc="encoding", unit_scale=64, unit="picture"):
             rows = range(start, min(start + 64, num_pictures))
-            pixels = as_signal(torch.stack([pictures[i]["pixels"] for i in rows])).to(device)
+            made = [pictures[i] for i in rows]
+            pixels = as_signal(torch.stack([item["pixels"] for item in made])).to(device)
             with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
                 posterior = posterior_of(autoencoder, pixels)
             means.append((scale * posterior.mean.float()).half().cpu().contiguous())
             stds.append((scale * posterior.std.float()).half().cpu().contiguous())
+            factor = pixels.shape[-1] // means[-1].shape[-1]
+            masks.append(F.max_pool2d(torch.stack([item["mask"] for item in made]).float(), factor).bool())
             captions = [pictures.caption(i, variant) for i in rows for variant in range(VARIANTS)]
             tokens.append(tokenise(tokenizer, captions).short().unflatten(0, (len(rows), VARIANTS)))
-        return cls(torch.cat(means), torch.cat(stds), torch.cat(tokens))
+        return cls(torch.cat(means), torch.cat(stds), torch.cat(masks), torch.cat(tokens))
 
     @classmethod
     def cached(
@@ -162,7 +172,7 @@ class EncodedPictures:
             if torch.equal(found.pop("made_by"), made_by):
                 return cls(**found)
         made = cls.encode(autoencoder, tokenizer, num_pictures)
-        write_tensors(file, {"mean": made.mean, "std": made.std, "tokens": made.tokens, "made_by": made_by})
+        write_tensors(file, {**vars(made), "made_by": made_by})
         return made
 
     def __len__(self) -> int:
@@ -170,7 +180,7 @@ class EncodedPictures:
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         variant, row = divmod(index, len(self.mean))
-        return {"mean": self.mean[row], "std": self.std[row], "tokens": self.tokens[row, variant]}
+        return {name: values[row] for name, values in vars(self).items()} | {"tokens": self.tokens[row, variant]}
 
 
 def tokenise(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -181,9 +191,11 @@ def tokenise(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 class TextToImageLoss:
     """Mean squared error of v, at one time per picture. Call: (model, batch, noise) -> (loss, metrics)."""
 
-    def __init__(self, schedule: Schedule, empty: Tensor, drop_caption: float, middle_share: float):
+    def __init__(
+        self, schedule: Schedule, empty: Tensor, *, drop_caption: float, middle_share: float, sprite_weight: float
+    ):
         self.schedule, self.empty = schedule, empty
-        self.drop_caption, self.middle_share = drop_caption, middle_share
+        self.drop_caption, self.middle_share, self.sprite_weight = drop_caption, middle_share, sprite_weight
 
     def __call__(
         self, model: nn.Module, batch: dict[str, Tensor], noise: SampleNoise
@@ -196,8 +208,12 @@ class TextToImageLoss:
         eps = noise.randn_like(x0)
         dropped = (noise.rand() < self.drop_caption)[:, None]
         tokens = torch.where(dropped, self.empty.to(x0.device), batch["tokens"].long())
-        denoiser = Denoiser(model, self.schedule.path, self.schedule.prediction)
-        return DenoisingLoss()(denoiser, x0, eps, t, tokens).total, {}
+        path, kind = self.schedule.path, self.schedule.prediction
+        loss = DenoisingLoss()(Denoiser(model, path, kind), x0, eps, t, tokens)
+        wanted = target(kind, x0, eps, expand(path.alpha(t), x0), expand(path.sigma(t), x0))
+        sprite = mean_per_sample((loss.prediction.raw - wanted) ** 2, batch["mask"])
+        sprite = torch.where(t < PLAIN, sprite, 0.0).mean()
+        return (loss.total + self.sprite_weight * sprite).float(), {"sprite": sprite.detach()}
 
 
 def train_text_to_image(
@@ -212,7 +228,11 @@ def train_text_to_image(
         cache = config.output_dir / "latents.safetensors"
         data = EncodedPictures.cached(cache, autoencoder, tokenizer, config.num_pictures)
     loss = TextToImageLoss(
-        Schedule.from_config(SCHEDULER, "SCHEDULER"), empty, config.drop_caption, config.middle_share
+        Schedule.from_config(SCHEDULER, "SCHEDULER"),
+        empty,
+        drop_caption=config.drop_caption,
+        middle_share=config.middle_share,
+        sprite_weight=config.sprite_weight,
     )
     result = train(config, TextAndUNet(text_model, unet), loss, data)
     if result.ema is not None:
