@@ -1,6 +1,7 @@
-"""Makes the text-to-image model of the sprites world, in four stages; each goes on where it was stopped.
+"""Makes the text-to-image model of the sprites world, in stages; each goes on where it was stopped.
 
     python scripts/train_sprites.py autoencoder
+    python scripts/train_sprites.py decoder
     python scripts/train_sprites.py classifier
     python scripts/train_sprites.py text-to-image
     python scripts/train_sprites.py evaluate --json figures.json
@@ -21,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 from trifold.common.train import process_state
 from trifold.common.weights import write_json
+from trifold.video.samplers import SamplerName
 from trifold.video.sprites import autoencoder as vae
 from trifold.video.sprites import classifier as reader
 from trifold.video.sprites import text_to_image as t2i
@@ -30,6 +32,7 @@ from trifold.video.text_to_image import TextToImage
 from tyro.conf import OmitArgPrefixes
 
 AUTOENCODER = vae.autoencoder_training()
+DECODER = vae.decoder_training()
 CLASSIFIER = reader.classifier_training()
 TEXT_TO_IMAGE = t2i.text_to_image_training()
 
@@ -40,6 +43,11 @@ def autoencoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = AUTOENCODER) 
     if not result.interrupted and process_state().is_main_process:
         model.save_pretrained(config.output_dir / "model")
         print(f"held-out PSNR: {vae.reconstruction_psnr(model):.2f} dB")
+
+
+def decoder(config: OmitArgPrefixes[vae.AutoencoderTraining] = DECODER) -> None:
+    """The autoencoder's decoder alone, a while longer, to OUTPUT_DIR/model."""
+    autoencoder(config)
 
 
 def classifier(config: OmitArgPrefixes[reader.ClassifierTraining] = CLASSIFIER) -> None:
@@ -65,6 +73,7 @@ def evaluate(
     num_captions: int = 500,
     steps: int = 20,
     guidance_scale: float = 3.0,
+    sampler: SamplerName = "ddim",
     json_file: Annotated[Path | None, tyro.conf.arg(name="json")] = None,
     sheet: Path | None = None,
 ) -> None:
@@ -76,6 +85,7 @@ def evaluate(
         num_captions: captions whose combinations were kept out of training.
         steps: denoising steps.
         guidance_scale: classifier-free guidance.
+        sampler: of the core or of diffusers.
         json_file: write the figures here.
         sheet: write the first 60 pictures here as one PNG.
     """
@@ -85,6 +95,7 @@ def evaluate(
         num_captions=num_captions,
         steps=steps,
         guidance_scale=guidance_scale,
+        sampler=sampler,
         progress=lambda batches: tqdm(batches, desc="drawing", unit="batch"),
     )
     print(figures.table())
@@ -104,6 +115,7 @@ def _resuming(config: Any) -> Any:
 if __name__ == "__main__":
     STAGES = {
         "autoencoder": autoencoder,
+        "decoder": decoder,
         "classifier": classifier,
         "text-to-image": text_to_image,
         "evaluate": evaluate,

@@ -124,9 +124,20 @@ class TestTraining:
 
         empty = t2i.tokenise(tokenizer, [""])[0]
         tokens = t2i.tokenise(tokenizer, ["a red star"] * 200).short()
-        batch = {"mean": torch.zeros(200, 4, 2, 2), "std": torch.ones(200, 4, 2, 2), "tokens": tokens}
-        loss = t2i.TextToImageLoss(Schedule.from_config(t2i.SCHEDULER, "here"), empty, 0.1, 0.5)
-        value, _ = loss(net, batch, SampleNoise(0, range(200)))  # type: ignore[arg-type]
+        mask = torch.zeros(200, 1, 2, 2, dtype=torch.bool)
+        mask[..., 0, 0] = True
+        batch = {"mean": torch.zeros(200, 4, 2, 2), "std": torch.ones(200, 4, 2, 2), "mask": mask, "tokens": tokens}
+        schedule, shares = Schedule.from_config(t2i.SCHEDULER, "here"), {"drop_caption": 0.1, "middle_share": 0.5}
+        loss = t2i.TextToImageLoss(schedule, empty, **shares, sprite_weight=0.0)
+        value, metrics = loss(net, batch, SampleNoise(0, range(200)))  # type: ignore[arg-type]
+        weighted, _ = t2i.TextToImageLoss(schedule, empty, **shares, sprite_weight=2.0)(
+            net,  # type: ignore[arg-type]
+            batch,
+            SampleNoise(0, range(200)),
+        )
+        assert weighted.item() == pytest.approx(value.item() + 2 * metrics["sprite"].item(), rel=1e-5)
+        # Half of the times are from 50 to 550, the others from 0 to 1000: 0.7 of all are below 500 and add about 1.
+        assert metrics["sprite"].item() == pytest.approx(0.7, abs=0.12)
         dropped = (seen[0] == empty).all(1).float().mean()
         assert 0.04 < dropped < 0.18
         # Latents and noise are both standard normal, so v = alpha eps - sigma x0 has variance 1.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class AutoencoderTraining(TrainConfig):
     """Pictures in the training set; each is rendered when its turn comes."""
     kl_weight: float = 1e-5
     """Weight of the KL divergence from N(0, 1), as a mean over latent entries (Rombach et al. 2022 use a tiny one)."""
-    sprite_weight: float = 4.0
+    sprite_weight: float = 1.0
     """Weight of the pixels in the sprite and next to it; those of the background weigh 1."""
     decoder_of: Path | None = None
     """Train the decoder of the autoencoder in this folder alone: latents, and what was trained on them, stay valid."""
@@ -46,6 +46,18 @@ def autoencoder_training() -> AutoencoderTraining:
         use_ema=True,
         ema_decay=0.995,
         dataloader_num_workers=1,
+    )
+
+
+def decoder_training() -> AutoencoderTraining:
+    """The shipped autoencoder's decoder, after `autoencoder_training`."""
+    return replace(
+        autoencoder_training(),
+        output_dir=Path("runs/sprites/decoder"),
+        decoder_of=Path("runs/sprites/autoencoder/model"),
+        sprite_weight=4.0,
+        max_train_steps=2_000,
+        learning_rate=1e-3,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..samplers import SamplerName
 from ..text_to_image import TextToImage
 from .autoencoder import reconstruction_psnr
 from .classifier import AttributeClassifier, classifier_accuracy, shares
@@ -29,6 +30,7 @@ class BaseFigures:
     num_captions: int
     steps: int
     guidance_scale: float
+    sampler: SamplerName
 
     def table(self) -> str:
         """Markdown."""
@@ -37,7 +39,7 @@ class BaseFigures:
             "| | " + " | ".join(names) + " |",
             "|---|" + "---:|" * len(names),
             "| rendered pictures (the classifier's own accuracy) | " + _cells(self.classifier, names),
-            f"| text-to-image, {self.steps} steps, guidance {self.guidance_scale:g} | "
+            f"| text-to-image, {self.steps} steps of {self.sampler}, guidance {self.guidance_scale:g} | "
             + _cells(self.text_to_image, names),
         ]
         return f"autoencoder: {self.psnr:.2f} dB; {self.num_captions} held-out captions\n\n" + "\n".join(rows)
@@ -64,6 +66,7 @@ def text_to_image_accuracy(
     *,
     steps: int = 20,
     guidance_scale: float = 3.0,
+    sampler: SamplerName = "ddim",
     seed: int = 0,
     batch_size: int = 32,
     progress: Callable[[Any], Any] = iter,
@@ -72,7 +75,11 @@ def text_to_image_accuracy(
     pictures = []
     for start in progress(range(0, len(scenes), batch_size)):
         prompts = [caption(scene) for scene in scenes[start : start + batch_size]]
-        pictures.append(base.generate_images(prompts, steps=steps, guidance_scale=guidance_scale, seed=seed + start))
+        pictures.append(
+            base.generate_images(
+                prompts, steps=steps, guidance_scale=guidance_scale, sampler=sampler, seed=seed + start
+            )
+        )
     drawn = np.concatenate(pictures)
     return shares(classifier.read(drawn), [visible_attributes(scene) for scene in scenes]), drawn
 
@@ -84,11 +91,18 @@ def evaluate_base(
     num_captions: int = 500,
     steps: int = 20,
     guidance_scale: float = 3.0,
+    sampler: SamplerName = "ddim",
     progress: Callable[[Any], Any] = iter,
 ) -> tuple[BaseFigures, np.ndarray]:
     """The figures, and the pictures drawn for the first captions, uint8 [num_captions, 64, 64, 3]."""
     scores, drawn = text_to_image_accuracy(
-        base, classifier, held_out_scenes(num_captions), steps=steps, guidance_scale=guidance_scale, progress=progress
+        base,
+        classifier,
+        held_out_scenes(num_captions),
+        steps=steps,
+        guidance_scale=guidance_scale,
+        sampler=sampler,
+        progress=progress,
     )
     figures = BaseFigures(
         psnr=reconstruction_psnr(base.vae),
@@ -97,5 +111,6 @@ def evaluate_base(
         num_captions=num_captions,
         steps=steps,
         guidance_scale=guidance_scale,
+        sampler=sampler,
     )
     return figures, drawn

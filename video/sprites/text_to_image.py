@@ -27,33 +27,33 @@ if TYPE_CHECKING:
 
 WIDTH = 128  # of the text states
 VARIANTS = 4  # captions per picture
-MIDDLE = (100, 850)  # times at which a sprite can be told from noise, but not yet its outline and texture
-PLAIN = 400  # below this time there is no doubt where the sprite is
+MIDDLE = (50, 550)  # times at which a sprite can be told from noise, but not yet its outline and texture
+PLAIN = 500  # below this time there is no doubt where the sprite is
 
 
 @dataclass(frozen=True)
 class TextToImageTraining(TrainConfig):
     """One training run of the text model and the UNet."""
 
-    autoencoder: Path = Path("runs/sprites/autoencoder/model")
+    autoencoder: Path = Path("runs/sprites/decoder/model")
     """Folder of the trained autoencoder."""
     num_pictures: int = 32_000
     """Pictures in the training set; all are encoded before the first step."""
     drop_caption: float = 0.1
     """Share of samples trained on the empty caption, for classifier-free guidance (Ho & Salimans 2022)."""
-    middle_share: float = 0.5
+    middle_share: float = 0.6
     """Share of samples whose time is drawn from `MIDDLE`, where shapes form; the others are uniform over all."""
-    sprite_weight: float = 0.5
+    sprite_weight: float = 1.0
     """Weight of the sprite's own mean error at times below `PLAIN`, beside that of the picture: it is a small part of
     it. Above, where the noise hides the sprite, such a weight would bias what the model takes for likely."""
 
 
 def text_to_image_training() -> TextToImageTraining:
-    """The shipped text-to-image model; it was trained by two processes, so on 64 pictures an update."""
+    """The shipped text-to-image model."""
     return TextToImageTraining(
         output_dir=Path("runs/sprites/text-to-image"),
         train_batch_size=32,
-        max_train_steps=10_000,
+        max_train_steps=17_000,
         learning_rate=1e-3,
         lr_scheduler="cosine",
         lr_warmup_steps=200,
