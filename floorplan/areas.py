@@ -27,15 +27,15 @@ def polygons_of(shape: BaseGeometry) -> MultiPolygon:
 def on_grid(operation: Callable[..., BaseGeometry], *shapes: Any, grid: float) -> BaseGeometry:
     """`operation(*shapes)`, one of shapely's overlays, with its result on a grid of that width.
 
-    GEOS's snap rounding gives up on rare shapes ("Ring edge missing", "side location conflict"); a grid a little wider
-    does then, and none at all if it must.
+    GEOS's snap rounding gives up on rare shapes ("Ring edge missing", "side location conflict"), and on those that its
+    own buffers left a little invalid; a grid a little wider does then, or the shapes made valid.
     """
     for factor in (1.0, 1.01, 1.1, 2.0):
         try:
             return operation(*shapes, grid_size=factor * grid)
         except shapely.errors.GEOSException:
             continue
-    return operation(*shapes)
+    return operation(*(shapely.make_valid(shape) for shape in shapes), grid_size=grid)
 
 
 def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeometry:

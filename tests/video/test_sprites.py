@@ -8,7 +8,7 @@ from trifold.video.errors import VideoError
 from trifold.video.sprites.pictures import HELD_OUT_START, SpritePictures, as_signal, labels_of
 from trifold.video.sprites.render import PAINT, sprite_clip, sprite_path
 from trifold.video.sprites.shapes import OUTLINES, polygon
-from trifold.video.sprites.tokenizer import MAX_TOKENS, build_tokenizer, grammar_words
+from trifold.video.sprites.tokenizer import MAX_TOKENS, build_tokenizer, grammar_words, learnt_merges
 from trifold.video.sprites.words import VALUES, VISIBLE, Scene, attributes_of, caption, sample_scene
 
 FULL = Scene("orange", "striped", "star", "large", "up", "night", "neon", seed=3)
@@ -154,6 +154,11 @@ class TestTokenizer:
         assert len(tokenizer) < 1000
         for word in grammar_words():
             assert len(tokenizer(word).input_ids) == 3
+
+    def test_merges_are_the_same_every_time(self) -> None:
+        assert learnt_merges(["ab", "abc", "cab"]) == [("a", "b</w>"), ("a", "b"), ("ab", "c</w>"), ("c", "ab</w>")]
+        words = grammar_words()
+        assert learnt_merges(words[::-1]) == learnt_merges(words)
 
     def test_captions_fit_and_other_words_are_spelt(self) -> None:
         pytest.importorskip("transformers")

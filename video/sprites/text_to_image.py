@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 WIDTH = 128  # of the text states
 VARIANTS = 4  # captions per picture
+CACHE_FORMAT = 2  # of the file of encoded pictures: with masks
 MIDDLE = (50, 550)  # times at which a sprite can be told from noise, but not yet its outline and texture
 PLAIN = 500  # below this time there is no doubt where the sprite is
 
@@ -53,7 +54,7 @@ def text_to_image_training() -> TextToImageTraining:
     return TextToImageTraining(
         output_dir=Path("runs/sprites/text-to-image"),
         train_batch_size=32,
-        max_train_steps=17_000,
+        max_train_steps=16_400,
         learning_rate=1e-3,
         lr_scheduler="cosine",
         lr_warmup_steps=200,
@@ -166,7 +167,7 @@ class EncodedPictures:
     ) -> EncodedPictures:
         """What `file` holds, if it was encoded by these very weights; else `encode`, and keep it there."""
         weights = sum(float(p.detach().double().abs().sum()) for p in autoencoder.parameters())
-        made_by = torch.tensor([weights, num_pictures], dtype=torch.float64)
+        made_by = torch.tensor([weights, num_pictures, CACHE_FORMAT], dtype=torch.float64)
         if file.is_file():
             found = read_tensors(file)
             if torch.equal(found.pop("made_by"), made_by):

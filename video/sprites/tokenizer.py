@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .words import BACKGROUNDS, MOTIONS, SHAPES, SIZES, SPOKEN_DEFAULTS, STYLES, TEXTURES, VALUES
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_TOKENS = 32  # start and end included; the longest caption has 24
 START, END = "<|startoftext|>", "<|endoftext|>"
+Pair = tuple[str, str]
 
 
 def grammar_words() -> list[str]:
@@ -29,17 +31,10 @@ def build_tokenizer() -> CLIPTokenizer:
     Byte pairs are merged as in CLIP's own vocabulary (Sennrich et al. 2016; Radford et al. 2021), learnt on the words
     of the grammar until each is one token. Deterministic.
     """
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from tokenizers import pre_tokenizers
     from transformers import CLIPTokenizer
 
-    words = grammar_words()
-    spelt = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    spelt.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
-    trainer = trainers.BpeTrainer(
-        vocab_size=4096, min_frequency=1, end_of_word_suffix="</w>", show_progress=False, special_tokens=[]
-    )
-    spelt.train_from_iterator([" ".join(words)], trainer)
-    merges = [tuple(pair) for pair in _merges(spelt)]
+    merges = learnt_merges(grammar_words())
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     entries = [*alphabet, *(letter + "</w>" for letter in alphabet), *("".join(pair) for pair in merges), START, END]
     vocabulary = {entry: i for i, entry in enumerate(dict.fromkeys(entries))}
@@ -54,6 +49,23 @@ def build_tokenizer() -> CLIPTokenizer:
     )
 
 
-def _merges(tokenizer: object) -> list[list[str]]:
-    found = json.loads(tokenizer.to_str())["model"]["merges"]  # type: ignore[attr-defined]
-    return [pair.split(" ") if isinstance(pair, str) else list(pair) for pair in found]
+def learnt_merges(words: Sequence[str]) -> list[Pair]:
+    """Byte pairs in the order in which they are merged, the most frequent first and of equals the first in the
+    alphabet, until each of the words, which count once, is one token."""
+    spelt = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges: list[Pair] = []
+    while counts := Counter(pair for symbols in spelt for pair in itertools.pairwise(symbols)):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        spelt = [_merged(symbols, best) for symbols in spelt]
+    return merges
+
+
+def _merged(symbols: Sequence[str], pair: Pair) -> list[str]:
+    out: list[str] = []
+    for symbol in symbols:
+        if out and (out[-1], symbol) == pair:
+            out[-1] += symbol
+        else:
+            out.append(symbol)
+    return out
