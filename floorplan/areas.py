@@ -27,15 +27,15 @@ def polygons_of(shape: BaseGeometry) -> MultiPolygon:
 def on_grid(operation: Callable[..., BaseGeometry], *shapes: Any, grid: float) -> BaseGeometry:
     """`operation(*shapes)`, one of shapely's overlays, with its result on a grid of that width.
 
-    GEOS's snap rounding gives up on rare shapes ("Ring edge missing", "side location conflict"), and on those that its
-    own buffers left a little invalid; a grid a little wider does then, or the shapes made valid.
+    GEOS's snap rounding gives up on rare shapes ("Ring edge missing", "side location conflict"); a grid a little wider
+    does then, and none at all if it must.
     """
     for factor in (1.0, 1.01, 1.1, 2.0):
         try:
             return operation(*shapes, grid_size=factor * grid)
         except shapely.errors.GEOSException:
             continue
-    return operation(*(shapely.make_valid(shape) for shape in shapes), grid_size=grid)
+    return operation(*shapes)
 
 
 def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeometry:
@@ -52,6 +52,8 @@ def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeom
     with np.errstate(invalid="ignore", divide="ignore"):
         grown = shapely.buffer(shapely.simplify(shape, 1e-6 * width), width / 2, join_style="mitre")
         shrunk = shapely.buffer(shapely.simplify(grown, 1e-4 * width), -width / 2, join_style="mitre")
+    if not shrunk.is_valid:  # mitres of a scribble can cross one another
+        shrunk = polygons_of(shapely.make_valid(shrunk))
     # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of two shapes
     # that are nearly the same can come out wrong.
     return polygons_of(on_grid(shapely.union, shape, shrunk, grid=grid))
