@@ -33,12 +33,14 @@ Weighting = Literal["uniform", "min_snr", "truncated_snr", "snr_plus_one", "edm"
 @dataclass(frozen=True)
 class LossTerms:
     """`total`: the scalar to minimise, the mean of `per_sample` `[B]`. `simple` and `vlb` `[B]` are its parts; vlb is
-    T L_t in bits per element, None unless asked for. `prediction` is what the denoiser said."""
+    T L_t in bits per element, None unless asked for. `error` `[B, ...]` is what `simple` is the mean of: the weighted
+    squared error of every element. `prediction` is what the denoiser said."""
 
     total: Tensor
     per_sample: Tensor
     simple: Tensor
     vlb: Tensor | None
+    error: Tensor
     prediction: Prediction3
 
 
@@ -93,10 +95,10 @@ class DenoisingLoss:
         error = expand(weight, x0) * (said.raw - wanted) ** 2
         simple = _reduce(error, mask, lens)
         if not self.vlb_weight:
-            return LossTerms(simple.mean(), simple, simple, None, said)
+            return LossTerms(simple.mean(), simple, simple, None, error, said)
         vlb = _reduce(self._bound(denoiser, x0, noise, t, said), mask, lens)
         per_sample = simple + self.vlb_weight * vlb
-        return LossTerms(per_sample.mean(), per_sample, simple, vlb, said)
+        return LossTerms(per_sample.mean(), per_sample, simple, vlb, error, said)
 
     def weight(
         self,

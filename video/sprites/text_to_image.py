@@ -13,7 +13,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ...common.diffusion import Denoiser, DenoisingLoss, expand, target
+from ...common.diffusion import Denoiser, DenoisingLoss
 from ...common.diffusion.reduction import mean_per_sample
 from ...common.train import SampleNoise, TrainConfig, TrainResult, process_state, train
 from ...common.weights import read_tensors, replaced_folder, write_tensors
@@ -181,7 +181,8 @@ class EncodedPictures:
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         variant, row = divmod(index, len(self.mean))
-        return {name: values[row] for name, values in vars(self).items()} | {"tokens": self.tokens[row, variant]}
+        found = {"mean": self.mean[row], "std": self.std[row], "mask": self.mask[row]}
+        return found | {"tokens": self.tokens[row, variant]}
 
 
 def tokenise(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -209,10 +210,9 @@ class TextToImageLoss:
         eps = noise.randn_like(x0)
         dropped = (noise.rand() < self.drop_caption)[:, None]
         tokens = torch.where(dropped, self.empty.to(x0.device), batch["tokens"].long())
-        path, kind = self.schedule.path, self.schedule.prediction
-        loss = DenoisingLoss()(Denoiser(model, path, kind), x0, eps, t, tokens)
-        wanted = target(kind, x0, eps, expand(path.alpha(t), x0), expand(path.sigma(t), x0))
-        sprite = mean_per_sample((loss.prediction.raw - wanted) ** 2, batch["mask"])
+        denoiser = Denoiser(model, self.schedule.path, self.schedule.prediction)
+        loss = DenoisingLoss()(denoiser, x0, eps, t, tokens)
+        sprite = mean_per_sample(loss.error, batch["mask"])
         sprite = torch.where(t < PLAIN, sprite, 0.0).mean()
         return (loss.total + self.sprite_weight * sprite).float(), {"sprite": sprite.detach()}
 
