@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..common.linear import Linear
 from ..common.nn import FourierFeatures, TimeEmbedding, house_diffusion_block, quantised_bits
 from .tokens import INDEX_FEATURES, NUM_TYPES, SIZE_FEATURES, IndexEncoding, PlanCondition
 
@@ -91,10 +92,10 @@ class HouseNet(nn.Module):
         self.condition_in = nn.Linear(config.condition_channels, width)
         self.blocks = nn.ModuleList(self._block(config.num_heads) for _ in range(config.num_layers))
         self.head = nn.ModuleList(
-            [nn.Linear(width, width), nn.Linear(width, width // 2), nn.Linear(width // 2, config.channels)]
+            [Linear(width, width), Linear(width, width // 2), nn.Linear(width // 2, config.channels)]
         )
         if config.has_bits:
-            self.bits_in = nn.Linear(config.token_channels * (1 + NUM_BITS) + width, width)
+            self.bits_in = Linear(config.token_channels * (1 + NUM_BITS) + width, width)
             self.bit_blocks = nn.ModuleList(self._block(1) for _ in range(config.num_bit_layers))
             self.bits_out = nn.Linear(width, 2 * NUM_BITS)
 
@@ -138,6 +139,9 @@ class HouseNet(nn.Module):
         """
         cond = self.embed(cond)
         t = torch.as_tensor(t, device=x.device)
+        if self._in_pieces(x, cond):
+            parts = [self(x[:, i], t if t.numel() == 1 else t[plans], part) for plans, i, part in cond.pieces]
+            return torch.cat(parts, dim=1)
         time = self.time_in(t.reshape(-1))
         time = time[None] if t.numel() == 1 else time[cond.plan_index][None]
         tokens = self.edges(x.float(), cond)
@@ -164,6 +168,10 @@ class HouseNet(nn.Module):
             raise ValueError("this model has no discrete branch (num_bit_layers is 0 or analog_bits is set)")
         cond = self.embed(cond)
         assert cond.embedded is not None
+        if self._in_pieces(x, cond):
+            alpha, sigma = (level.expand(1, x.shape[1], 1) for level in (alpha, sigma))
+            parts = [self.bits(x[:, i], eps[:, i], alpha[:, i], sigma[:, i], part) for _, i, part in cond.pieces]
+            return torch.cat(parts, dim=1)
         edges = self.edges(x.float(), cond)
         tiled = eps.float().repeat(1, 1, edges.shape[-1] // eps.shape[-1])
         x0 = edges * (1 / alpha).float() - tiled * (sigma / alpha).float()
@@ -173,6 +181,13 @@ class HouseNet(nn.Module):
         for block in self.bit_blocks:
             h = self._run(block, h, cond)
         return self.bits_out(h).float()
+
+    def _in_pieces(self, x: Tensor, cond: PlanCondition) -> bool:
+        """Plans do not read each other: a CPU that only infers takes a long row piece by piece. Under autocast it does
+        not: there each piece would cost a look-up of every weight's cast and gains nothing."""
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return False
+        return not torch.is_grad_enabled() and not torch.compiler.is_compiling() and len(cond.pieces) > 1
 
     def _run(self, block: nn.Module, h: Tensor, cond: PlanCondition) -> Tensor:
         if self.gradient_checkpointing and self.training:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ NUM_TYPES = 25
 INDEX_FEATURES = 32
 SIZE_FEATURES = 5
 IndexEncoding = Literal["one_hot", "sincos"]
+PIECE_TOKENS = 2048  # of a row that a CPU works through at once: bounds its memory, and much of it stays in the cache
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,24 @@ class PlanCondition:
         chosen = [spec for spec, kept in zip(self.specs, keep.tolist(), strict=True) if kept]
         part = pack(chosen, index_encoding=self.index_encoding, with_sizes=self.with_sizes).to(self.plan_index.device)
         return tokens, part if self.embedded is None else replace(part, embedded=self.embedded[:, tokens])
+
+    @cached_property
+    def pieces(self) -> tuple[tuple[slice, slice, PlanCondition], ...]:
+        """The row cut into rows of consecutive plans, at most `PIECE_TOKENS` corners each (a larger plan comes alone):
+        which plans, where their corners are, and their condition."""
+        cuts, room = [0], PIECE_TOKENS
+        for plan, length in enumerate(self.plan_lens):
+            if length > room and plan > 0:
+                cuts.append(plan)
+                room = PIECE_TOKENS
+            room -= length
+        if len(cuts) == 1:
+            return ((slice(0, self.num_plans), slice(0, sum(self.plan_lens)), self),)
+        starts = [0, *accumulate(self.plan_lens)]
+        return tuple(
+            (slice(a, b), slice(starts[a], starts[b]), self.subset(range(a, b))[1])
+            for a, b in pairwise([*cuts, self.num_plans])
+        )
 
     def plan_mean(self, values: Tensor) -> Tensor:
         """Mean over each plan's corners and channels: [1, M, K] -> [P], in the dtype of `values`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..linear import Linear
 from .kernels import Backend, attend
 from .layout import SegmentLayout
 
@@ -51,10 +52,10 @@ class Attention(nn.Module):
         inner, context_dim = heads * head_dim, query_dim if context_dim is None else context_dim
         self.heads = heads
         self.dropout = dropout
-        self.to_q = nn.Linear(query_dim, inner, bias=bias)
-        self.to_k = nn.Linear(context_dim, inner, bias=bias)
-        self.to_v = nn.Linear(context_dim, inner, bias=bias)
-        self.to_out = nn.ModuleList([nn.Linear(inner, query_dim, bias=out_bias)])
+        self.to_q = Linear(query_dim, inner, bias=bias)
+        self.to_k = Linear(context_dim, inner, bias=bias)
+        self.to_v = Linear(context_dim, inner, bias=bias)
+        self.to_out = nn.ModuleList([Linear(inner, query_dim, bias=out_bias)])
         self.norm_q = nn.RMSNorm(head_dim, eps=1e-5) if qk_norm else None
         self.norm_k = nn.RMSNorm(head_dim, eps=1e-5) if qk_norm else None
 

@@ -41,6 +41,16 @@ class Buckets:
     buckets: tuple[Bucket, ...]
     has_unread: bool
 
+    def targets(self, num_queries: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+        """The inverse of ``out_rows``: the token of each padded query row, ``num_queries`` for padding; and the tokens
+        that read nothing, None if there are none."""
+        rows = sum(bucket.blocks * bucket.m for bucket in self.buckets)
+        if self.out_rows is None:
+            return torch.arange(rows, device=device), None
+        target = torch.full((rows + 1,), num_queries, device=self.out_rows.device)
+        target[self.out_rows] = torch.arange(num_queries, device=target.device)
+        return target[:rows], (self.out_rows == rows).nonzero()[:, 0] if self.has_unread else None
+
 
 def buckets(layout: SegmentLayout, device: torch.device) -> Buckets:
     """The padded batches that :func:`padded_attention` runs, remembered on the layout."""
@@ -67,6 +77,8 @@ def padded_attention(
         [1, M, H, D]
     """
     tables = buckets(layout, q.device)
+    if not torch.is_grad_enabled():
+        return _bucket_by_bucket(q, k, v, layout, tables, run)
     k, v = gather(k, tables.k_rows)[0], gather(v, tables.k_rows)[0]
     q_parts = gather(q, tables.q_rows)[0].split([b.blocks * b.m for b in tables.buckets])
     k_parts, v_parts = (x.split([b.blocks * b.n for b in tables.buckets]) for x in (k, v))
@@ -77,6 +89,35 @@ def padded_attention(
     if tables.has_unread:
         parts.append(q.new_zeros(1, *q.shape[2:], dtype=parts[0].dtype))
     return gather((parts[0] if len(parts) == 1 else torch.cat(parts))[None], tables.out_rows)
+
+
+def _bucket_by_bucket(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: SegmentLayout,
+    tables: Buckets,
+    run: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
+) -> Tensor:
+    """`padded_attention` without gradients: a bucket's rows are gathered when its turn comes and its result goes where
+    it belongs, so that only one bucket is ever held twice and it stays in the cache."""
+    target, unread = layout.memo(("targets", q.device), lambda: tables.targets(layout.num_queries, q.device))
+    out = q.new_empty(q.shape[1] + 1, *q.shape[2:])  # padding goes to the last row
+    q_start = k_start = 0
+    for bucket in tables.buckets:
+        own = slice(q_start, q_start := q_start + bucket.blocks * bucket.m)
+        keys = slice(k_start, k_start := k_start + bucket.blocks * bucket.n)
+        q_block = _rows(q, tables.q_rows, own).unflatten(0, (bucket.blocks, -1))
+        k_block, v_block = (_rows(x, tables.k_rows, keys).unflatten(0, (bucket.blocks, -1)) for x in (k, v))
+        out.index_copy_(0, target[own], run(q_block, k_block, v_block, bucket.mask).flatten(0, 1))
+    if unread is not None:
+        out.index_fill_(0, unread, 0.0)
+    return out[None, :-1]
+
+
+def _rows(x: Tensor, rows: Tensor | None, part: slice) -> Tensor:
+    """A part of the rows of x [1, N, ...], gathered by a table or as they stand."""
+    return x[0, part] if rows is None else x[0].index_select(0, rows[part])
 
 
 def _build_buckets(layout: SegmentLayout, device: torch.device) -> Buckets:

@@ -172,9 +172,11 @@ class Block(nn.Module):
                 return self._drop(getattr(self, branch.name)(h, context, layout))
             case SummedAttention():
                 # Each attention is dropped by itself, as HouseDiffusion does: the sum then keeps part of a feature.
-                total = h.new_zeros(())
+                total: Tensor | None = None
                 for name, layout in zip(branch.names, branch.layouts, strict=True):
-                    total = total + self._drop(getattr(self, name)(h, layout=_named("layout", layout, layouts)))
+                    added = self._drop(getattr(self, name)(h, layout=_named("layout", layout, layouts)))
+                    total = added if total is None else total + added
+                assert total is not None
                 return total
             case FeedForwardBranch():
                 return self._drop(getattr(self, branch.name)(h))

@@ -9,6 +9,8 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..linear import Linear
+
 Activation = Literal["geglu", "gelu", "gelu_tanh", "relu", "silu"]
 
 _PLAIN: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -25,9 +27,11 @@ class _ActivatedLinear(nn.Module):
     def __init__(self, dim: int, hidden: int, activation: Activation) -> None:
         super().__init__()
         self.activation: Activation = activation
-        self.proj = nn.Linear(dim, 2 * hidden if activation == "geglu" else hidden)
+        self.proj = Linear(dim, 2 * hidden if activation == "geglu" else hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.activation == "relu" and isinstance(self.proj, Linear):  # an adapter may have taken its place
+            return self.proj(x, relu=True)
         x = self.proj(x)
         if self.activation == "geglu":
             value, gate = x.chunk(2, dim=-1)
@@ -47,9 +51,7 @@ class FeedForward(nn.Module):
         if activation not in get_args(Activation):
             raise ValueError(f"FeedForward: activation must be one of {get_args(Activation)}, found {activation!r}")
         hidden = int(mult * dim)
-        self.net = nn.ModuleList(
-            [_ActivatedLinear(dim, hidden, activation), nn.Dropout(dropout), nn.Linear(hidden, dim)]
-        )
+        self.net = nn.ModuleList([_ActivatedLinear(dim, hidden, activation), nn.Dropout(dropout), Linear(hidden, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.net:

@@ -25,7 +25,9 @@ def test_forward_and_backward_equal_the_definition(name: str, batch: int, backen
     inputs = qkv(layout, batch)
     with torch.no_grad():
         expected = literal(*inputs, layout)
+        inferred = attend(*inputs, layout, backend=backend)
     out = attend(*inputs, layout, backend=backend)
+    torch.testing.assert_close(inferred, expected, rtol=0, atol=1e-13)
     torch.testing.assert_close(out, expected, rtol=0, atol=1e-13)
     dense = attend(*inputs, layout, backend="dense")
     for ours, reference in zip(gradients(out, inputs), gradients(dense, inputs), strict=True):

@@ -17,7 +17,9 @@ from . import golden
 TOLERANCE = 1e-6
 
 
-def check_run(name: str, file: str, net: HouseNet, *, eta: float | None = None, discrete_below: int) -> None:
+def check_run(
+    name: str, file: str, net: HouseNet, *, eta: float | None = None, discrete_below: int, most_flips: float = 0.0
+) -> None:
     data = {k.removeprefix(f"{name}/"): v for k, v in golden.tensors(file).items() if k.startswith(f"{name}/")}
     run = golden.notes()["sampling"][name]
     cond = golden.condition(run["plans"], synthetic=True)
@@ -33,10 +35,10 @@ def check_run(name: str, file: str, net: HouseNet, *, eta: float | None = None, 
             return step.x_s
         x_s = golden.packed(data["samples"][stored[step.index]], cond)
         x_0 = golden.packed(data["pred_xstart"][stored[step.index]], cond)
-        # Far from the data sigma / alpha multiplies the rounding of eps, an estimate then falls on the other side of
-        # the edge between two codes, and a decoded coordinate moves by a whole bin.
+        # Where bits are decoded, rounding (of the kernel, or of eps multiplied by sigma / alpha far from the data) puts
+        # an estimate on the other side of the edge between two codes, and a coordinate moves by a whole bin.
         differs = (step.x0_hat - x_0).abs() > 1e-3
-        if step.t < discrete_below and step.t > 500:
+        if step.t < discrete_below:
             flipped, entries = flipped + int(differs.sum()), entries + differs.numel()
         else:
             assert not differs.any(), f"step {step.index}"
@@ -49,7 +51,7 @@ def check_run(name: str, file: str, net: HouseNet, *, eta: float | None = None, 
     sampler = partial(ancestral, variance="fixed_large") if eta is None else partial(ddim, eta=eta)
     denoiser = HouseDenoiser(net, path, discrete_below=discrete_below)
     sampler(denoiser, golden.packed(data["x_T"], cond), times, cond, generator=noise, on_step=compare)
-    assert flipped <= 0.03 * entries
+    assert flipped <= most_flips * entries
     assert worst <= TOLERANCE
 
 
@@ -86,7 +88,9 @@ def test_analog_bits():
 def test_default_size():
     shapes = golden.original_shapes("hash_init_default_fingerprint")
     net = golden.build(golden.formula_weights(shapes, golden.notes()["cfg"]["hash_salt"]))
-    check_run("ddpm20_default_hashinit", "sampling_default_hashinit", net, discrete_below=1000)
+    # Hashed weights leave every bit near even odds, so that flips are expected; chance would be nearly all entries.
+    run = partial(check_run, "ddpm20_default_hashinit", "sampling_default_hashinit", net)
+    run(discrete_below=1000, most_flips=0.03)
 
 
 def test_continuous_run_stays_together_unguided():

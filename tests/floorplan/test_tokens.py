@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from trifold.common.attention import dense_mask
+from trifold.floorplan import tokens
 from trifold.floorplan.rooms import RoomType
 from trifold.floorplan.tokens import (
     INDEX_FEATURES,
@@ -303,6 +304,22 @@ def test_packed_equals_one_by_one(net):
         for spec, t, rows in zip(SPECS, times, blocks(SPECS), strict=True):
             alone = both_heads(net, noisy([spec]), t, packed([spec]))[0]
             torch.testing.assert_close(out[slice(*rows)], alone, atol=2e-6, rtol=0)
+
+
+def test_a_row_taken_in_pieces_is_the_row_at_once(net, monkeypatch):
+    times, x, levels = torch.tensor([5, 500, 20]), noisy(SPECS), packed(SPECS)
+    whole = both_heads(net, x, times, packed(SPECS))  # with gradients a row is never cut
+    sizes = [spec.num_tokens for spec in SPECS]
+    for most, plans in ((1, [1, 1, 1]), (sizes[0] + sizes[1], [2, 1]), (sum(sizes), [3])):
+        monkeypatch.setattr(tokens, "PIECE_TOKENS", most)
+        cond = packed(SPECS)
+        assert [part.num_plans for _, _, part in cond.pieces] == plans
+        with torch.no_grad():
+            pieces = both_heads(net, x, times, cond)
+            alpha, sigma = (torch.rand(1, sum(sizes), 1, dtype=torch.float64) / 2 + 0.5 for _ in range(2))
+            bits = net.bits(x, x.sin(), alpha, sigma, cond)
+        torch.testing.assert_close(pieces, whole, atol=2e-6, rtol=0)
+        torch.testing.assert_close(bits, net.bits(x, x.sin(), alpha, sigma, levels), atol=2e-6, rtol=0)
 
 
 def test_listing_the_nodes_in_another_order_permutes_the_outputs(net):

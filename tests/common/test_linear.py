@@ -1,0 +1,87 @@
+"""The linear layer against torch's: numbers, derivatives, and where its own kernel must stand back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad
+from trifold.common import linear
+from trifold.common.linear import Linear
+
+SIZE = 256, 96, 96  # rows, in, out: more products than LEAST_PRODUCTS
+
+
+def layers(bias: bool = True) -> tuple[Linear, nn.Linear]:
+    torch.manual_seed(0)
+    ours, torchs = Linear(*SIZE[1:], bias=bias), nn.Linear(*SIZE[1:], bias=bias)
+    torchs.load_state_dict(ours.state_dict())
+    return ours, torchs
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What the layer was told when it asked whether it may use its own kernel."""
+    answers: list[bool] = []
+    asked = Linear._only_infers
+
+    def record(self: Linear, x: torch.Tensor) -> bool:
+        answers.append(asked(self, x))
+        return answers[-1]
+
+    monkeypatch.setattr(Linear, "_only_infers", record)
+    return answers
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(256, 96), (4, 64, 96), (0, 96)])
+def test_equal_to_torch_with_and_without_gradients(shape: tuple[int, ...], bias: bool) -> None:
+    ours, torchs = layers(bias)
+    x = torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), torchs(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(x.flip(0)), torchs(x).flip(0), atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(x, relu=True), torchs(x).relu(), atol=1e-5, rtol=0)
+    assert torch.equal(ours(x), torchs(x))
+    assert torch.equal(ours(x, relu=True), torchs(x).relu())
+    found, expected = (
+        torch.autograd.grad(out.square().sum(), layer.weight)[0]
+        for layer, out in ((ours, ours(x, relu=True)), (torchs, torchs(x).relu()))
+    )
+    assert torch.equal(found, expected)
+
+
+def test_only_large_products_without_gradients_take_the_kernel(calls: list[bool]) -> None:
+    ours, x = layers()[0], torch.randn(*SIZE[:2])
+    ours(x[:8])
+    assert calls == []
+    assert ours(x).requires_grad
+    with torch.no_grad():
+        ours(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert ours(x).dtype == torch.bfloat16
+        ours.double()(x.double())
+    assert calls == [False, linear._onednn_works(), False, False]
+
+
+def test_derivatives_and_maps_without_gradients_are_not_lost() -> None:
+    ours, x = layers()[0], torch.randn(*SIZE[:2])
+    slope = torch.randn_like(x)
+    expected = slope @ ours.weight.detach().T
+    with torch.no_grad():
+        with forward_ad.dual_level():
+            tangent = forward_ad.unpack_dual(ours(forward_ad.make_dual(x, slope))).tangent
+        torch.testing.assert_close(tangent, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.func.jvp(ours, (x,), (slope,))[1], expected, atol=1e-5, rtol=0)
+        rows = torch.randn(3, *x.shape)
+        torch.testing.assert_close(torch.func.vmap(ours)(rows), ours(rows), atol=1e-5, rtol=0)
+    gradient = torch.func.grad(lambda x: (ours(x) * slope).sum())(x)
+    torch.testing.assert_close(gradient, slope @ ours.weight.detach(), atol=1e-5, rtol=0)
+
+
+def test_a_torch_without_the_kernel_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "_onednn_works", lambda: False)
+    ours, torchs = layers()
+    with torch.no_grad():
+        x = torch.randn(*SIZE[:2])
+        assert torch.equal(ours(x), torchs(x))
