@@ -150,9 +150,9 @@ class TrainingStep:
 
     def __init__(self, version: Version, dtype: str, bench: Bench, device: str) -> None:
         self.model, self.dtype, self.device = build(version, bench, device).train(), dtype, device
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3)
-        # One for the gradient, one to warm up (memory: two calls), one for each turn.
-        self.batches = [collate(bench.samples).to(device) for _ in range(bench.repeats + 2)]
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-3, fused=True)
+        # One for the gradient, one to warm up, one for each turn (memory: three calls).
+        self.batches = [collate(bench.samples).to(device) for _ in range(max(bench.repeats + 2, 3))]
         lens = self.batches[0].cond.plan_lens
         self.t = torch.arange(bench.batch, device=device) * bench.model.num_train_steps // bench.batch
         self.noise = normal(1, sum(lens), 2, seed=1, device=device).double()
@@ -271,9 +271,8 @@ def _versions(
 
 
 def memory_table(bench: Bench, device: str) -> Table:
-    """Peak memory of a training step and of a denoising step, each in a process of its own. Shares are of the peak
-    without the libraries: weights, gradients, the optimizer's state, activations."""
-    libraries = in_fresh_process(memory, partial(partial, int), device, bench.threads)["peak GiB"]
+    """Peak memory of a training step and of a denoising step, each in a process of its own. Shares are of what the step
+    adds to what both versions hold alike, libraries and weights: gradients, the optimizer's state, activations."""
     rows = []
     for what in ("training step", "denoising step"):
         plain: dict[str, float] = {}
@@ -283,13 +282,14 @@ def memory_table(bench: Bench, device: str) -> Table:
             else:
                 make = partial(denoising_step, version, dtype, CONTINUOUS, bench, device)
             held = in_fresh_process(memory, make, device, bench.threads)
-            own = held["peak GiB"] - libraries
-            first = plain.setdefault(dtype, own)
-            share = own / first if first > 0 else None
+            first = plain.setdefault(dtype, held["growth GiB"])
+            share = held["growth GiB"] / first if first > 0 else None
             wanted = MEMORY if version == "packed" else None
             reached = None if wanted is None or share is None else share <= wanted
-            row = {"what": what, "version": version, "dtype": dtype, **held, "without libraries GiB": own}
-            rows.append({**row, "of plain's": share, "wanted": wanted, "reached": reached})
+            rows.append(
+                {"what": what, "version": version, "dtype": dtype, **held}
+                | {"of plain's": share, "wanted": wanted, "reached": reached}
+            )
     return Table("memory", f"Peak memory, {bench.padding}, {device}", rows)
 
 
