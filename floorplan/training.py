@@ -76,7 +76,7 @@ def procedural_small() -> FloorplanTraining:
     return FloorplanTraining(
         output_dir=Path("runs/floorplan-procedural"),
         train_batch_size=32,
-        max_train_steps=10_000,
+        max_train_steps=17_500,
         learning_rate=4e-3,
         lr_scheduler="cosine",
         lr_end=2e-5,

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from trifold.floorplan.evaluation import held_out_plans
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.rooms import RoomType
 from trifold.floorplan.rplan import plan_to_rplan
+
+from .tiny import tiny_model
 
 # A busy machine must not fail a test: time is not what these properties are about.
 settings.register_profile("floorplan", deadline=None, max_examples=60)
@@ -44,6 +47,12 @@ def small_plan() -> Plan:
         doors=((0, 1), (1, 2), (0, None)),
         name="small",
     )
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Folder of a small model that hears sizes, for the commands; some modules have a model of their own."""
+    return tiny_model(with_sizes=True).save_pretrained(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

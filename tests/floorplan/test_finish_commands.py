@@ -12,15 +12,6 @@ from trifold.floorplan.other_formats import load_plans
 from trifold.floorplan.rplan import plan_to_rplan
 
 from .conftest import plans_file
-from .tiny import tiny_model
-
-# pytest shows what Python hides from users: other packages' deprecations.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:diffusers.*")
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return tiny_model(with_sizes=True).save_pretrained(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
