@@ -18,7 +18,7 @@ from .generator import Drawing, Precision, classes_of, draw, open_generator
 from .luo_hu.checkpoint import Kind, load_original
 from .luo_hu.model import lower_precision
 from .output import MESH_SUFFIXES, SHAPE_SUFFIXES, save_shapes
-from .process import SamplerName, Sampling
+from .process import DEFAULT_SAMPLER, DEFAULT_STEPS, SamplerName, Sampling
 from .surface import Method, cloud_to_mesh
 
 Flat = tyro.conf.arg(name="")
@@ -67,8 +67,8 @@ def interpolate(
     num_clouds: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 8,
     num_points: int = 2048,
     class_name: str | None = None,
-    steps: int = 20,
-    sampler: SamplerName = "ddim",
+    steps: int = DEFAULT_STEPS,
+    sampler: SamplerName = DEFAULT_SAMPLER,
     precision: Precision = "float32",
     seed: int = 0,
     device: Device = "auto",

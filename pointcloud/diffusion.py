@@ -23,6 +23,8 @@ from .diffusion_config import PointDiffusionConfig
 from .errors import PointCloudError
 from .latent import LatentPrior, ShapeEncoder, kl_to_standard_normal, slerp
 from .process import (
+    DEFAULT_SAMPLER,
+    DEFAULT_STEPS,
     PointLosses,
     SamplerName,
     Sampling,
@@ -102,8 +104,8 @@ class PointDiffusion(PretrainedModel):
         *,
         class_name: str | Sequence[str | None] | None = None,
         guidance_scale: float = 1.0,
-        steps: int = 20,
-        sampler: SamplerName | Sampler = "ddim",
+        steps: int = DEFAULT_STEPS,
+        sampler: SamplerName | Sampler = DEFAULT_SAMPLER,
         seed: int = 0,
         batch_points: int = 65_536,
         progress: Progress | None = None,
@@ -117,7 +119,7 @@ class PointDiffusion(PretrainedModel):
             guidance_scale: classifier-free guidance against "nothing is known", of the shape latent and of the points;
                 1 is none.
             steps: denoising steps.
-            sampler: "ddim", "ddpm", "heun", "ode", "dpmsolver++", "sde-dpmsolver++", or any sampler of the core.
+            sampler: "dpmsolver++" (2M), "sde-dpmsolver++", "ddim", "ddpm", "heun", "ode", or any sampler of the core.
             seed: cloud i uses seed + i, whatever the batch.
             batch_points: points denoised at once; bounds the memory.
             progress: wraps the list of steps of each batch, as tqdm does.

@@ -16,7 +16,7 @@ from .errors import PointCloudError
 from .luo_hu import AutoEncoder, FlowVAE, GaussianVAE
 from .luo_hu.model import lower_precision
 from .luo_hu.process import SamplerName as LuoHuSamplerName
-from .process import SamplerName
+from .process import DEFAULT_SAMPLER, DEFAULT_STEPS, SamplerName
 
 Generator = PointDiffusion | GaussianVAE
 Precision = Literal["float32", "bfloat16"]
@@ -31,7 +31,7 @@ class Drawing:
     steps: int | None = None
     """Denoising steps: 20 for a point transformer, all 100 of its chain for a model of Luo & Hu."""
     sampler: SamplerName | None = None
-    """ddim for a point transformer, ddpm for a model of Luo & Hu; heun and ode ask the net twice a step."""
+    """dpmsolver++ for a point transformer, ddpm for a model of Luo & Hu; heun and ode ask the net twice a step."""
     guidance_scale: float = 1.0
     """Classifier-free guidance; 1 is none. A model of Luo & Hu has none."""
     precision: Precision = "float32"
@@ -40,9 +40,9 @@ class Drawing:
     def title(self, model: Generator) -> str:
         """What a table calls these settings."""
         ours = isinstance(model, PointDiffusion)
-        steps = self.steps or (20 if ours else model.config.num_steps)
+        steps = self.steps or (DEFAULT_STEPS if ours else model.config.num_steps)
         guidance = "" if self.guidance_scale == 1 else f", guidance {self.guidance_scale:g}"
-        return f"{self.sampler or ('ddim' if ours else 'ddpm')}, {steps} steps{guidance}"
+        return f"{self.sampler or (DEFAULT_SAMPLER if ours else 'ddpm')}, {steps} steps{guidance}"
 
 
 def open_generator(model: str | Path, device: torch.device | str | None = None) -> Generator:
@@ -83,8 +83,8 @@ def draw(
                 drawing.num_points,
                 class_name=class_name,
                 guidance_scale=drawing.guidance_scale,
-                steps=20 if drawing.steps is None else drawing.steps,
-                sampler=drawing.sampler or "ddim",
+                steps=DEFAULT_STEPS if drawing.steps is None else drawing.steps,
+                sampler=drawing.sampler or DEFAULT_SAMPLER,
                 seed=seed,
                 progress=progress,
             )

@@ -31,6 +31,8 @@ from ..common.diffusion.diffusers_adapter import DiffusersSampler
 from ..common.diffusion.step import Progress, Times
 
 SamplerName = Literal["ddpm", "ddim", "heun", "ode", "dpmsolver++", "sde-dpmsolver++"]
+DEFAULT_SAMPLER: SamplerName = "dpmsolver++"
+DEFAULT_STEPS = 20
 
 
 def point_path() -> VPCosinePath:
@@ -114,8 +116,8 @@ class PointLosses:
 class Sampling:
     """How points are drawn, see `PointDiffusion.generate`."""
 
-    steps: int = 20
-    sampler: SamplerName | Sampler = "ddim"
+    steps: int = DEFAULT_STEPS
+    sampler: SamplerName | Sampler = DEFAULT_SAMPLER
     guidance_scale: float = 1.0
     batch_points: int = 65_536
     progress: Progress | None = None

@@ -159,7 +159,7 @@ def test_evaluate_prints_every_model_and_saves(pointcloud, model, luo_hu, tmp_pa
     words = ("--num-clouds", 3, "--num-points", 32, "--metrics", "cd", "--classes", "chair", "mug", "--seeds", 0, 1)
     lines = pointcloud("evaluate", model, luo_hu, "--steps", 2, *words, "--out", out)
     rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines if line.startswith("|")][2:]
-    names = ["ground truth", "points: ddim, 2 steps", "luo-hu: ddpm, 2 steps"]
+    names = ["ground truth", "points: dpmsolver++, 2 steps", "luo-hu: ddpm, 2 steps"]
     assert rows == [
         *([kind, name, "3 / 3"] for kind in ("chair", "mug") for name in names),
         *(["**mean**", name, ""] for name in names),
@@ -174,7 +174,7 @@ def test_ground_truth_against_itself_is_at_chance_and_noise_is_not(pointcloud, m
     words = ("--num-clouds", 12, "--num-points", 64, "--metrics", "cd", "--classes", "table", "--steps", 1)
     pointcloud("evaluate", model, *words, "--out", out)
     rows = json.loads(out.read_text())["rows"]["table"]
-    truth, drawn = (rows[name][0]["scores"]["1nna_cd"] for name in ("ground truth", "points: ddim, 1 steps"))
+    truth, drawn = (rows[name][0]["scores"]["1nna_cd"] for name in ("ground truth", "points: dpmsolver++, 1 steps"))
     assert truth["low"] < truth["ideal"] < truth["high"]
     assert drawn["low"] > truth["value"]
 

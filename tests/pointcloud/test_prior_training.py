@@ -1,0 +1,146 @@
+"""The prior's own stage: it learns the encoder's latents, nothing else changes, and it resumes exactly."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from trifold.common.train import SampleNoise, TrainState, loop
+from trifold.pointcloud import training as training_module
+from trifold.pointcloud.diffusion import PointDiffusion
+from trifold.pointcloud.latent import LatentPriorConfig
+from trifold.pointcloud.normalise import Normalisation
+from trifold.pointcloud.prior_training import EncodedClouds, PriorStage, prior_loss
+from trifold.pointcloud.training import PointCloudTraining, procedural_small, run_training
+from trifold.pointcloud.training_data import TrainingClouds
+
+from .tiny_points import random_cloud, tiny_config, tiny_model
+
+
+def clouds_of(count=6, points=24):
+    stored = torch.stack([torch.from_numpy(random_cloud(points, i).points) for i in range(count)]).half()
+    return TrainingClouds(stored, torch.arange(count) % 3, ("chair", "mug", "table"), Normalisation())
+
+
+def test_clouds_are_encoded_as_the_encoder_says():
+    model, clouds = tiny_model(), clouds_of(200)
+    found = EncodedClouds.encode(model.encoder, clouds, 16)
+    mean, log_variance = model.encoder(clouds.points[130:131, :16].float())
+    torch.testing.assert_close(found[130][0], mean[0])
+    torch.testing.assert_close(found[130][1], (0.5 * log_variance[0]).exp())
+    assert (len(found), int(found[130][2])) == (200, 130 % 3)
+
+
+def test_the_loss_is_that_of_the_first_stage():
+    """The same latents, times and noise give the mean of `PointDiffusion.forward`'s losses of the prior."""
+    model, latents = tiny_model(), torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    batch = latents, torch.zeros(6, 5), torch.arange(6) % 3
+    noise = SampleNoise(0, range(6))
+    loss = prior_loss(model.prior, batch, noise, model=model, class_dropout=0.0)
+    again = SampleNoise(0, range(6))
+    again.randn(5)
+    t = model.prior.path.t_min + (model.prior.path.t_max - model.prior.path.t_min) * again.rand()
+    again.rand()
+    eps = again.randn(5)
+    path = model.prior.path
+    alpha, sigma = path.alpha(t)[:, None], path.sigma(t)[:, None]
+    said = model.prior((alpha * latents + sigma * eps).float(), path.c_noise(t), batch[2])
+    torch.testing.assert_close(loss, (said - (alpha * eps - sigma * latents)).square().mean().float())
+
+
+def test_it_learns_the_latents_of_each_class():
+    """Latents in two clumps, one per class: afterwards those drawn for a class lie in its clump."""
+    model = tiny_model(class_names=("a", "b"), latent_dim=2, prior=LatentPriorConfig(width=32, depth=2))
+    centres = torch.tensor([[1.5, 0.0], [-1.0, 1.0]])
+    labels = torch.arange(64) % 2
+    data = centres[labels], torch.full((64, 2), 0.1), labels
+    optimizer = torch.optim.Adam(model.prior.parameters(), lr=5e-3)
+    for step in range(300):
+        noise = SampleNoise(0, range(64 * step, 64 * step + 64))
+        loss = prior_loss(model.prior, data, noise, model=model, class_dropout=0.1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        drawn = model.draw_latents(labels, SampleNoise(1, range(64)))
+    distance = (drawn - centres[labels]).norm(dim=1)
+    assert float(distance.median()) < 0.35
+    assert float((distance < (drawn - centres[1 - labels]).norm(dim=1)).float().mean()) > 0.95
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    points = np.stack([random_cloud(24, i).points for i in range(6)])
+    np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 2, classes=np.array(["flat", "bent"]))
+    monkeypatch.setattr(training_module, "validate", lambda model, step, **_: {"points": model.config.latent_dim})
+    return PointCloudTraining(
+        output_dir=tmp_path / "run",
+        data=str(tmp_path / "sheets.npz"),
+        train_batch_size=4,
+        max_train_steps=2,
+        learning_rate=2e-3,
+        lr_scheduler="constant",
+        report_to="none",
+        stored_points=24,
+        num_points=16,
+        num_clouds=None,
+        validation_split=None,
+        use_ema=True,
+        model=tiny_config(class_names=()),
+        prior_stage=PriorStage(steps=4, batch_size=3, warmup_steps=1),
+    )
+
+
+def weights(folder):
+    return PointDiffusion.from_pretrained(folder).state_dict()
+
+
+def test_only_the_prior_changes(config, tmp_path):
+    result = run_training(config)
+    assert (result.step, result.interrupted) == (4, False)
+    assert isinstance(result.model, PointDiffusion)
+    alone = dataclasses.replace(config, output_dir=tmp_path / "alone", prior_stage=PriorStage())
+    run_training(alone)
+    both, first = weights(config.output_dir / "model"), weights(alone.output_dir / "model")
+    changed = {name.split(".")[0] for name, tensor in both.items() if not torch.equal(tensor, first[name])}
+    assert changed == {"prior"}
+
+
+def test_a_stopped_stage_resumes_exactly(config, tmp_path, monkeypatch):
+    run_training(config)
+    stopped = dataclasses.replace(config, output_dir=tmp_path / "stopped", checkpointing_steps=2)
+
+    class Killed(Exception):
+        pass
+
+    def killed(folder, state: TrainState, *rest, **options):
+        path = save(folder, state, *rest, **options)
+        if folder.name == "prior-2" and state.step == 2:
+            raise Killed
+        return path
+
+    save = loop.save_checkpoint
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_checkpoint", killed)
+        with pytest.raises(Killed):
+            run_training(stopped)
+    assert sorted(p.name for p in stopped.output_dir.glob("prior-2/checkpoint-*")) == ["checkpoint-2"]
+    run_training(dataclasses.replace(stopped, resume_from_checkpoint="latest"))
+    whole, resumed = weights(config.output_dir / "model"), weights(stopped.output_dir / "model")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_settings_without_meaning_are_told():
+    with pytest.raises(ValueError, match=r"prior_stage\.batch_size"):
+        PriorStage(batch_size=0)
+    with pytest.raises(ValueError, match=r"model\.latent_dim 0"):
+        dataclasses.replace(
+            procedural_small(), model=tiny_config(class_names=(), latent_dim=0), prior_stage=PriorStage(steps=1)
+        )
+
+
+def test_loss_without_classes_asks_for_none():
+    model = tiny_model(class_names=())
+    batch = torch.zeros(4, 5), torch.ones(4, 5), torch.zeros(4, dtype=torch.long)
+    loss = prior_loss(model.prior, batch, SampleNoise(0, range(4)), model=model, class_dropout=0.5)
+    assert bool(loss.isfinite())
