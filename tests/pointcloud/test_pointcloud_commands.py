@@ -258,7 +258,8 @@ def test_train_a_point_transformer_that_generates(pointcloud, tmp_path):
     net = [word for name, value in SMALL.items() for word in (f"--model.net.{name.replace('_', '-')}", value)]
     data = (*DATA, "--stored-points", 48, "--classes", "mug", "table", "--validation-clouds", 2)
     folder = tmp_path / "run"
-    (line,) = pointcloud("train", "procedural-small", "--output-dir", folder, *RUN, *data, *net)
+    prior = ("--prior-stage.steps", 2, "--prior-stage.batch-size", 2)
+    (line,) = pointcloud("train", "procedural-small", "--output-dir", folder, *RUN, *data, *net, *prior)
     assert line == f"trained at step 2; see {folder}"
     model = PointDiffusion.from_pretrained(folder / "model")
     assert model.config.class_names == ("mug", "table")
