@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...common.linear import leaky_linear
+
 SLICE_BYTES = 2048  # of one channel: 512 points in float32, 1024 in bfloat16; at width 512 a slice is 1 MiB
 
 
@@ -91,14 +93,14 @@ def _sliced(
     shifts = [layer.shift.to(k) for layer, k in zip(layers, kinds, strict=True)]
     out = x.new_empty(*x.shape[:2], layers[-1].weight.shape[0])
     for cloud in range(x.shape[0]):
-        weights = [weight.t() for weight in _folded(layers, kinds, cloud)]
+        weights = _folded(layers, kinds, cloud)
         for part in _slices(x.shape[1], dtype):
             h = x[cloud, part]
             for i, weight in enumerate(weights[:-1]):
-                h = F.leaky_relu_(torch.addmm(shifts[i][cloud], h.to(kinds[i]), weight), slope)
+                h = leaky_linear(h.to(kinds[i]), weight, shifts[i][cloud], slope)
                 if kept is not None:
                     kept[i][cloud, part] = h
-            out[cloud, part] = torch.addmm(shifts[-1][cloud], h.to(kinds[-1]), weights[-1])
+            out[cloud, part] = F.linear(h.to(kinds[-1]), weights[-1], shifts[-1][cloud])
     return out
 
 

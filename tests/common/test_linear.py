@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
 from trifold.common import linear
-from trifold.common.linear import Linear
+from trifold.common.linear import Linear, leaky_linear
 
 SIZE = 256, 96, 96  # rows, in, out: more products than LEAST_PRODUCTS
 
@@ -23,13 +24,13 @@ def layers(bias: bool = True) -> tuple[Linear, nn.Linear]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What the layer was told when it asked whether it may use its own kernel."""
     answers: list[bool] = []
-    asked = Linear._only_infers
+    asked = linear.only_infers
 
-    def record(self: Linear, x: torch.Tensor) -> bool:
-        answers.append(asked(self, x))
+    def record(x: torch.Tensor, weight: torch.Tensor) -> bool:
+        answers.append(asked(x, weight))
         return answers[-1]
 
-    monkeypatch.setattr(Linear, "_only_infers", record)
+    monkeypatch.setattr(linear, "only_infers", record)
     return answers
 
 
@@ -61,7 +62,7 @@ def test_only_large_products_without_gradients_take_the_kernel(calls: list[bool]
         with torch.autocast("cpu", torch.bfloat16):
             assert ours(x).dtype == torch.bfloat16
         ours.double()(x.double())
-    assert calls == [False, linear._onednn_works(), False, False]
+    assert calls == [False, linear._onednn_works(torch.float32), False]
 
 
 def test_derivatives_and_maps_without_gradients_are_not_lost() -> None:
@@ -80,8 +81,26 @@ def test_derivatives_and_maps_without_gradients_are_not_lost() -> None:
 
 
 def test_a_torch_without_the_kernel_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_onednn_works", lambda: False)
+    monkeypatch.setattr(linear, "_onednn_works", lambda dtype: False)
     ours, torchs = layers()
     with torch.no_grad():
         x = torch.randn(*SIZE[:2])
         assert torch.equal(ours(x), torchs(x))
+        found = leaky_linear(x, ours.weight, ours.bias, 0.1)
+        assert torch.equal(found, F.leaky_relu(torchs(x), 0.1))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.02), (torch.float64, 0)])
+def test_a_leaky_layer_is_its_definition(dtype: torch.dtype, tolerance: float, calls: list[bool]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator).to(dtype)  # noqa: E731
+    x, weight, bias = draw(*SIZE[:2]), draw(SIZE[2], SIZE[1]) / 10, draw(SIZE[2])
+    expected = F.leaky_relu(x.double() @ weight.double().T + bias.double(), 0.2)
+    with torch.no_grad():
+        found = leaky_linear(x, weight, bias, 0.2)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, atol=tolerance or 1e-12, rtol=tolerance)
+    assert calls == [linear._onednn_works(dtype)]
+    (gradient,) = torch.autograd.grad(leaky_linear(x, weight.requires_grad_(), bias, 0.2).double().sum(), weight)
+    exact = torch.where(expected > 0, 1.0, 0.2).double().T @ x.double()
+    torch.testing.assert_close(gradient.double(), exact, atol=30 * tolerance or 1e-6, rtol=0)
