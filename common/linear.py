@@ -28,7 +28,7 @@ class Linear(nn.Linear):
             then = "relu" if relu else "none"
             return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, then, [], "")
         out = super().forward(input)
-        return out.relu_() if relu else out
+        return out.relu() if relu else out  # in place on a view, which `out` is, autograd would copy
 
 
 def leaky_linear(input: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:

@@ -22,7 +22,7 @@ NUM_TYPES = 25
 INDEX_FEATURES = 32
 SIZE_FEATURES = 5
 IndexEncoding = Literal["one_hot", "sincos"]
-PIECE_TOKENS = 2048  # of a row that a CPU works through at once: bounds its memory, and much of it stays in the cache
+PIECE_TOKENS = 1024  # of a row that a CPU works through at once: bounds its memory, and much of it stays in the cache
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from .plan import KEY_COST, Ints, Packing, gather, plan_of
 
 CALL_COST = 5000  # of one more bucket (its split, kernel call and backward), in the units of plan.py
 MAX_SHAPES = 64  # the search for the best buckets is quadratic in this
+PIECE = 2**18  # numbers of q or of k that are gathered at once without gradients: 1 MiB in float32, kept by the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,20 +100,31 @@ def _bucket_by_bucket(
     tables: Buckets,
     run: Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor],
 ) -> Tensor:
-    """`padded_attention` without gradients: a bucket's rows are gathered when its turn comes and its result goes where
-    it belongs, so that only one bucket is ever held twice and it stays in the cache."""
+    """`padded_attention` without gradients: a few blocks' rows are gathered when their turn comes and the result goes
+    where it belongs, so that little is ever held twice and it stays in the cache."""
     target, unread = layout.memo(("targets", q.device), lambda: tables.targets(layout.num_queries, q.device))
     out = q.new_empty(q.shape[1] + 1, *q.shape[2:])  # padding goes to the last row
     q_start = k_start = 0
     for bucket in tables.buckets:
-        own = slice(q_start, q_start := q_start + bucket.blocks * bucket.m)
-        keys = slice(k_start, k_start := k_start + bucket.blocks * bucket.n)
-        q_block = _rows(q, tables.q_rows, own).unflatten(0, (bucket.blocks, -1))
-        k_block, v_block = (_rows(x, tables.k_rows, keys).unflatten(0, (bucket.blocks, -1)) for x in (k, v))
-        out.index_copy_(0, target[own], run(q_block, k_block, v_block, bucket.mask).flatten(0, 1))
+        at_once = _blocks_at_once(bucket, q)
+        for first in range(0, bucket.blocks, at_once):
+            blocks = min(at_once, bucket.blocks - first)
+            own = slice(q_start, q_start := q_start + blocks * bucket.m)
+            keys = slice(k_start, k_start := k_start + blocks * bucket.n)
+            q_block = _rows(q, tables.q_rows, own).unflatten(0, (blocks, -1))
+            k_block, v_block = (_rows(x, tables.k_rows, keys).unflatten(0, (blocks, -1)) for x in (k, v))
+            mask = None if bucket.mask is None else bucket.mask[first : first + blocks]
+            out.index_copy_(0, target[own], run(q_block, k_block, v_block, mask).flatten(0, 1))
     if unread is not None:
         out.index_fill_(0, unread, 0.0)
     return out[None, :-1]
+
+
+def _blocks_at_once(bucket: Bucket, q: Tensor) -> int:
+    """As many as a CPU's cache holds; elsewhere all of them."""
+    if q.device.type != "cpu":  # pragma: no cover - needs CUDA
+        return bucket.blocks
+    return max(1, PIECE // (max(bucket.m, bucket.n) * q.shape[2] * q.shape[3]))
 
 
 def _rows(x: Tensor, rows: Tensor | None, part: slice) -> Tensor:

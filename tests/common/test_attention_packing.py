@@ -50,6 +50,16 @@ def test_equal_shapes_share_an_unmasked_bucket() -> None:
     assert tables.q_rows is tables.k_rows is tables.out_rows is None
 
 
+@NAMES
+def test_a_bucket_taken_in_pieces_is_the_bucket_at_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = CASES[name][0]
+    q, k, v = qkv(layout)
+    with torch.no_grad():
+        whole = attend(q, k, v, layout)
+        monkeypatch.setattr(varlen_module, "PIECE", 1)  # one block at a time
+        torch.testing.assert_close(attend(q, k, v, layout), whole, atol=2e-6, rtol=0)
+
+
 # -- the CUDA packing code, with kernels in loops in place of the fused ones ---------------------------------------
 
 
