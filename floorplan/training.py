@@ -33,6 +33,9 @@ CORNER_SAMPLE = 4000  # plans whose corner counts the model remembers
 class FloorplanTraining(TrainConfig):
     """A training run of the floorplan head."""
 
+    pretrained_model: str | None = None
+    """Train this one on: a packaged name, a folder or a hub id. Its network stays, whatever `model` says. None: a new
+    one."""
     data: str = "procedural"
     """`procedural`, or a json file or folder of plans (RPLAN / House-GAN++ schema, ProcTHOR)."""
     data_split: str | None = None
@@ -162,11 +165,16 @@ def training_loss(
 
 def run_training(config: FloorplanTraining) -> TrainResult:
     """Train as configured; the final model is written to `output_dir/model`."""
+    start = None if config.pretrained_model is None else HouseDiffusion.from_pretrained(config.pretrained_model)
+    if start is not None:
+        config = dataclasses.replace(config, model=start.config)
     source = training_plans(config)
     sample = [source[i] for i in range(min(len(source), CORNER_SAMPLE))]
     shape = dataclasses.replace(config.model, corner_counts=count_corners(sample))
     torch.manual_seed(config.seed)
     model = HouseDiffusion(shape)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     repeat = config.data != "procedural"
     dataset = FloorplanDataset(
         source,

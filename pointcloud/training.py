@@ -26,7 +26,7 @@ from .diffusion import PointDiffusion
 from .diffusion_config import PointDiffusionConfig
 from .errors import PointCloudError
 from .latent import LatentPriorConfig, ShapeEncoderConfig
-from .normalise import NormalisationMode
+from .normalise import Normalisation, NormalisationMode
 from .prior_training import PriorStage, train_prior
 from .process import PointLosses, TrainingBatch, point_path
 from .sources import PROCEDURAL, CloudSource, open_source
@@ -38,6 +38,9 @@ from .transformer import PointTransformerConfig
 class PointCloudTraining(TrainConfig):
     """A training run of the point transformer."""
 
+    pretrained_model: str | None = None
+    """Train this one on: a packaged name, a folder or a hub id. Its nets, classes and normalisation stay, whatever
+    `model` and `normalisation` say, and the data may have no other classes. None: new nets."""
     data: str = PROCEDURAL
     """`procedural`, or a file or folder that `open_source` knows: hdf5, npy, npz, meshes, clouds."""
     up: Literal["y", "z"] = "y"
@@ -152,9 +155,13 @@ def open_split(config: PointCloudTraining, split: Literal["train", "val", "test"
     )
 
 
-def training_clouds(config: PointCloudTraining) -> TrainingClouds:
-    """The clouds a run trains on, from `config.cache` where that file is there."""
-    facts = {
+def training_clouds(config: PointCloudTraining, start: PointDiffusion | None = None) -> TrainingClouds:
+    """The clouds a run trains on, from `config.cache` where that file is there; normalised and labelled for `start`.
+
+    Raises PointCloudError for a class that `start` does not know, and as `prepare_clouds` does.
+    """
+    rule = config.normalisation if start is None else start.config.normalisation
+    facts: dict[str, Any] = {
         "data": config.data,
         "up": config.up,
         "classes": list(config.classes),
@@ -162,11 +169,14 @@ def training_clouds(config: PointCloudTraining) -> TrainingClouds:
         "stored_points": config.stored_points,
         "seed": config.seed,
     }
+    if isinstance(rule, Normalisation):
+        facts["statistics"] = [*rule.shift, rule.scale]
     if config.cache is not None and config.cache.is_file():
-        return TrainingClouds.load(config.cache, config.normalisation, facts)
+        clouds = TrainingClouds.load(config.cache, rule if isinstance(rule, str) else rule.mode, facts)
+        return clouds if start is None else clouds.labelled_as(start.config.class_names)
     clouds = prepare_clouds(
         open_split(config, "train"),
-        config.normalisation,
+        rule,
         num_clouds=config.num_clouds,
         in_order=config.data == PROCEDURAL,
         num_workers=config.preparation_workers,
@@ -174,7 +184,7 @@ def training_clouds(config: PointCloudTraining) -> TrainingClouds:
     )
     if config.cache is not None:
         clouds.save(config.cache, facts)
-    return clouds
+    return clouds if start is None else clouds.labelled_as(start.config.class_names)
 
 
 def held_out_clouds(config: PointCloudTraining) -> list[tuple[PointCloud, str]]:
@@ -249,8 +259,11 @@ def run_training(config: PointCloudTraining) -> TrainResult:
 
     Raises PointCloudError where the data cannot be read or does not fit the settings, and as the core's `train`.
     """
+    start = None if config.pretrained_model is None else PointDiffusion.from_pretrained(config.pretrained_model)
+    if start is not None:
+        config = dataclasses.replace(config, model=start.config)
     with process_state().main_process_first():  # the others then find the cache
-        clouds = training_clouds(config)
+        clouds = training_clouds(config, start)
     if clouds.points.shape[1] < config.num_points:
         raise PointCloudError(f"num_points: {config.num_points}, but clouds have {clouds.points.shape[1]} points")
     shape = dataclasses.replace(
@@ -261,6 +274,8 @@ def run_training(config: PointCloudTraining) -> TrainResult:
     )
     torch.manual_seed(config.seed)
     model = PointDiffusion(shape)
+    if start is not None:
+        model.load_state_dict(start.state_dict())
     validation = partial(validate, held_out=held_out_clouds(config), count=config.validation_clouds)
     more = config.prior_stage.steps > 0
     result = train(

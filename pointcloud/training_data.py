@@ -5,10 +5,11 @@ Shape letters: S clouds, P points kept of each.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,16 @@ class TrainingClouds:
         """Clouds of each class."""
         return tuple(torch.bincount(self.labels, minlength=len(self.classes)).tolist())
 
+    def labelled_as(self, names: Sequence[str]) -> TrainingClouds:
+        """The same clouds with the labels that their classes have among `names`. Raises PointCloudError for a class
+        that is not there."""
+        unknown = [name for name in self.classes if name not in names]
+        if unknown:
+            text = f"the data has {', '.join(unknown)}, but the model knows {', '.join(names) or 'no class'}"
+            raise PointCloudError(f"classes: {text}")
+        places = torch.tensor([names.index(name) for name in self.classes])
+        return dataclasses.replace(self, labels=places[self.labels], classes=tuple(names))
+
     def save(self, path: Path, facts: Mapping[str, Any]) -> None:
         """Write one npz file. `facts`: plain values that say what the clouds were made from."""
         with replaced_file(path) as temporary, temporary.open("wb") as file:
@@ -91,16 +102,17 @@ def _text(mode: NormalisationMode, facts: Mapping[str, Any]) -> str:
 
 def prepare_clouds(
     source: CloudSource,
-    mode: NormalisationMode,
+    rule: NormalisationMode | Normalisation,
     *,
     num_clouds: int | None = None,
     in_order: bool = False,
     num_workers: int = 0,
     seed: int = 0,
 ) -> TrainingClouds:
-    """Read clouds of a source, fit the normalisation to them and apply it.
+    """Read clouds of a source and normalise them.
 
     Args:
+        rule: a mode, whose statistics are those of these clouds, or a normalisation as it is.
         num_clouds: how many, None for all; fewer than there are are chosen by `seed`, or the first with `in_order`.
         num_workers: processes that read; 0 reads in this one.
     Raises PointCloudError for a source without end and no `num_clouds`, clouds of different sizes (open the source
@@ -116,13 +128,13 @@ def prepare_clouds(
     sizes = {len(item.points) for item in items}
     if len(sizes) != 1:
         raise PointCloudError(f"clouds: expected one size, found {min(sizes)} to {max(sizes)} points")
-    normalisation = Normalisation.fit(mode, [item.points for item in items])
+    normalisation = Normalisation.fit(rule, [item.points for item in items]) if isinstance(rule, str) else rule
     points = torch.empty(count, sizes.pop(), 3, dtype=torch.float16)
     for i, item in enumerate(items):
         rows = np.random.default_rng([seed, indices[i]]).permutation(len(item.points))
         points[i] = torch.from_numpy(normalisation.apply(item.points[rows])[0]).half()
         if not bool(points[i].isfinite().all()):
-            raise PointCloudError(f"{item.name}: normalised by {mode} it has coordinates beyond 65504")
+            raise PointCloudError(f"{item.name}: normalised by {normalisation.mode} it has coordinates beyond 65504")
     labels = torch.tensor([item.label for item in items])
     return TrainingClouds(points, labels, tuple(source.classes), normalisation)
 

@@ -74,6 +74,23 @@ def test_a_run_from_end_to_end(tmp_path, capfd):
 
 
 @pytest.mark.usefixtures("unvalidated")
+def test_a_pretrained_model_is_trained_on(tmp_path, unvalidated):
+    start = tiny_model()
+    start.save_pretrained(tmp_path / "start")
+    other = HouseDiffusionConfig(**{**SMALL, "width": 2 * SMALL["width"]})
+    settings = {"pretrained_model": str(tmp_path / "start"), "model": other, "max_train_steps": 1}
+    still = run_training(config_for(tmp_path / "still", learning_rate=0.0, **settings)).model
+    assert isinstance(still, HouseDiffusion)
+    assert still.config.width == start.config.width
+    assert still.config.corner_counts
+    for name, tensor in start.state_dict().items():
+        assert torch.equal(still.state_dict()[name], tensor), name
+    moved = run_training(config_for(tmp_path / "moved", **settings)).model
+    assert not torch.equal(
+        moved.state_dict()["net.coordinate_in.weight"], start.state_dict()["net.coordinate_in.weight"]
+    )
+
+
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path):
     options = {"use_ema": True, "checkpointing_steps": 2, "mixed_precision": "bf16"}
     run_training(config_for(tmp_path / "whole", max_train_steps=4, **options))

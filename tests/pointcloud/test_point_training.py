@@ -238,6 +238,37 @@ def test_a_run_from_data_to_a_model_that_generates(tmp_path, monkeypatch):
     assert model.generate(1, 10, steps=2, class_name="bent")[0].num_points == 10
 
 
+def test_a_pretrained_model_is_trained_on_with_its_classes_and_normalisation(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_module, "validate", lambda *_, **__: {})
+    rule = Normalisation("global", (0.5, 0.0, -0.25), 2.0)
+    start = tiny_model(normalisation=rule)
+    start.save_pretrained(tmp_path / "start")
+    points = np.stack([random_cloud(24, i).points for i in range(6)])
+
+    def told(*names):
+        np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 2, classes=np.array(names))
+        settings = {"pretrained_model": str(tmp_path / "start"), "learning_rate": 0.0, "cache": tmp_path / "cache.npz"}
+        return config_for(tmp_path / "run", data=str(tmp_path / "sheets.npz"), **settings)
+
+    config = told(CLASSES[2], CLASSES[0])
+    for _ in ("prepared", "from the cache"):
+        clouds = training_module.training_clouds(config, start)
+        assert clouds.classes == CLASSES
+        assert clouds.normalisation == rule
+        assert set(clouds.labels.tolist()) == {0, 2}
+        back = rule.restore(clouds.points[0].float()).numpy()
+        assert min(np.abs(np.sort(back, 0) - np.sort(cloud, 0)).max() for cloud in points) < 0.01
+    model = run_training(config).model
+    assert isinstance(model, PointDiffusion)
+    assert (model.config.class_names, model.config.normalisation) == (CLASSES, rule)
+    assert model.config.class_counts == clouds.class_counts
+    for name, tensor in start.state_dict().items():  # a learning rate of 0 changes nothing
+        assert torch.equal(model.state_dict()[name], tensor), name
+    (tmp_path / "cache.npz").unlink()
+    with pytest.raises(PointCloudError, match="the data has teapot, but the model knows chair, mug, table"):
+        run_training(told(CLASSES[0], "teapot"))
+
+
 def facts_of(config):
     names = ("data", "up", "num_clouds", "stored_points", "seed")
     return {**{name: getattr(config, name) for name in names}, "classes": list(config.classes)}
@@ -255,7 +286,7 @@ def test_validation_draws_the_classes_held_out_and_measures_them():
 
 
 def test_too_few_points_are_told(monkeypatch):
-    monkeypatch.setattr(training_module, "training_clouds", lambda config: prepare_clouds(Sheets(), "global"))
+    monkeypatch.setattr(training_module, "training_clouds", lambda *_: prepare_clouds(Sheets(), "global"))
     with pytest.raises(PointCloudError, match="num_points: 25, but clouds have 24"):
         run_training(config_for(num_points=25, stored_points=25))
 
