@@ -67,26 +67,43 @@ def _check(path: Path, frame: np.ndarray, shape: tuple[int, ...]) -> None:
         raise MovieError(f"{path}: frames: one of {list(frame.shape)} after others of {list(shape)}")
 
 
+class TaggedFrames:
+    """The frames of a video stream: yuv420p, limited range, BT.709 from `HD_LINES` lines on and BT.601 below, tagged so,
+    one after the other at an exact rate.
+
+    stream: PyAV's, whose size, format and tags are set here.
+    """
+
+    def __init__(self, av: Any, stream: Any, height: int, width: int, rate: Fraction) -> None:
+        from av.video.reformatter import ColorRange, Colorspace
+
+        self.av, self.rate, self.range = av, rate, ColorRange.MPEG
+        self.matrix = Colorspace.ITU709 if height >= HD_LINES else Colorspace.ITU601
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        context = stream.codec_context
+        context.colorspace, context.color_range = int(self.matrix), int(self.range)
+        context.color_primaries = context.color_trc = 1  # BT.709, whose primaries are those of sRGB
+
+    def __call__(self, index: int, picture: np.ndarray) -> Any:
+        """Frame `index` of the stream from uint8 RGB [H, W, 3]."""
+        from av.video.reformatter import Interpolation
+
+        # Chroma is averaged over the two by two pixels that share it, not taken from one of them.
+        way = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
+        frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=self.matrix, dst_color_range=self.range, interpolation=way
+        )
+        frame.pts, frame.time_base, frame.duration = index, 1 / self.rate, 1
+        return frame
+
+
 def _encode(
     av: Any, target: Path, frames: Iterable[np.ndarray], shape: tuple[int, ...], rate: Fraction, crf: int, path: Path
 ) -> None:
-    from av.video.reformatter import ColorRange, Colorspace, Interpolation
-
-    height, width, _ = shape
-    matrix = Colorspace.ITU709 if height >= HD_LINES else Colorspace.ITU601
-    # Chroma is averaged over the two by two pixels that share it, not taken from one of them.
-    way = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
     with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf)})
-        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-        context = stream.codec_context
-        context.colorspace, context.color_range = int(matrix), int(ColorRange.MPEG)
-        context.color_primaries = context.color_trc = 1  # BT.709, whose primaries are those of sRGB
+        tagged = TaggedFrames(av, stream, shape[0], shape[1], rate)
         for index, picture in enumerate(frames):
             _check(path, picture, shape)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=matrix, dst_color_range=ColorRange.MPEG, interpolation=way
-            )
-            frame.pts, frame.time_base, frame.duration = index, 1 / rate, 1
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(tagged(index, picture)))
         container.mux(stream.encode(None))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..common.movie import TaggedFrames
 from ..common.weights import replaced_file, replaced_folder
 from .clip import Audio, Clip, VideoWarning, rate_text
 from .compare import contact_sheet, save_contact_sheet, side_by_side
@@ -30,7 +31,6 @@ __all__ = ["contact_sheet", "save_clip", "side_by_side", "write_frames", "write_
 ENCODERS = ("libx264", "libopenh264", "mpeg4")
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "4.0", 5: "5.0", 6: "5.1", 8: "7.1"}
-HD_LINES = 720  # from here on players take untagged video for BT.709, below for BT.601: the tags say the same
 GIF_RATE = 50  # browsers slow down delays under 2/100 s
 FRAME_NAME = re.compile(r"\d{5,}\.png")
 
@@ -120,30 +120,19 @@ def choose_encoder(av: Any, path: Path, wanted: tuple[str, ...] = ENCODERS) -> s
 
 
 def _encode(av: Any, target: Path, clip: Clip, frames: np.ndarray, crf: int, path: Path) -> None:
-    from av.video.reformatter import ColorRange, Colorspace, Interpolation
-
     name = choose_encoder(av, path)
     rate = clip.fps.limit_denominator(100_000)
-    matrix = Colorspace.ITU709 if clip.height >= HD_LINES else Colorspace.ITU601
     with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
         options = {"crf": str(crf)} if name == "libx264" else {}
         stream = container.add_stream(name, rate=rate, options=options)
-        stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
-        context = stream.codec_context
-        if name == "mpeg4":
-            context.qmin = context.qmax = max(2, min(31, round(crf * crf / 90)))  # its own scale, by eye
+        if name == "mpeg4":  # its own scale, by eye
+            stream.codec_context.qmin = stream.codec_context.qmax = max(2, min(31, round(crf * crf / 90)))
         if name == "libopenh264":
-            context.bit_rate = int(frames.shape[1] * frames.shape[2] * rate / 4)
-        context.colorspace, context.color_range = int(matrix), int(ColorRange.MPEG)
-        context.color_primaries = context.color_trc = 1  # BT.709, whose primaries are those of sRGB
+            stream.codec_context.bit_rate = int(frames.shape[1] * frames.shape[2] * rate / 4)
+        tagged = TaggedFrames(av, stream, frames.shape[1], frames.shape[2], rate)
         sound = _Sound(av, container, clip.audio) if clip.audio is not None else None
-        way = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
         for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
-                format="yuv420p", dst_colorspace=matrix, dst_color_range=ColorRange.MPEG, interpolation=way
-            )
-            frame.pts, frame.time_base, frame.duration = index, 1 / rate, 1
-            container.mux(stream.encode(frame))
+            container.mux(stream.encode(tagged(index, picture)))
             if sound is not None:
                 sound.encode_until((index + 1) / rate)
         container.mux(stream.encode(None))
