@@ -68,7 +68,7 @@ def _check(path: Path, frame: np.ndarray, shape: tuple[int, ...]) -> None:
 
 
 class TaggedFrames:
-    """The frames of a video stream: yuv420p, limited range, BT.709 from `HD_LINES` lines on and BT.601 below, tagged so,
+    """Frames of a video stream: yuv420p, limited range, BT.709 from `HD_LINES` lines on and BT.601 below, tagged so,
     one after the other at an exact rate.
 
     stream: PyAV's, whose size, format and tags are set here.
