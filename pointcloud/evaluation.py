@@ -23,6 +23,7 @@ from .sources import PROCEDURAL, open_source
 
 GROUND_TRUTH = "ground truth"
 SHARES = ("cov_", "1nna_")
+NEW_SETS = 1 << 20  # where the sets of new references begin, beyond those of second samples
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,9 @@ class Measuring:
     """The axis of the data that points up; z is turned to y, as in training."""
     num_clouds: int = 100
     """Clouds of each class and side; all there are where a class has fewer."""
+    new_references: bool = False
+    """Each seed is compared with other references, so that the spread over seeds is theirs too; the procedural data
+    has as many as are asked for, other data one test split."""
     num_points: int = 2048
     """Points of each."""
     normalisation: NormalisationMode = "none"
@@ -127,33 +131,38 @@ def evaluate_model(
         ground_truth: also a row for a second sample of the data.
         report: rows go into this one, to put several models into one table.
         on_class: called after every class, to keep what is there.
-    Raises PointCloudError: no seeds, a class the data or the model does not know, a class with fewer than two clouds.
+    Raises PointCloudError: no seeds, new references of data that has none, a class the data or the model does not know,
+    a class with fewer than two clouds.
     """
     if not seeds:
         raise PointCloudError("seeds: expected at least one, found none")
+    if measuring.new_references and measuring.data != PROCEDURAL:
+        raise PointCloudError(f"new_references: {measuring.data} has one test split, only {PROCEDURAL} data has more")
     report = report or Report(measuring)
     known = classes_of(model) if isinstance(model, Generator) else ()
     unknown = sorted(set(classes) - set(known))
     if known and unknown:
         raise PointCloudError(f"classes: the model knows {', '.join(known)}; found {', '.join(unknown)}")
     for class_name in classes:
-        references = held_out(measuring, class_name)
-        compare = _Comparison(measuring, references, on_pairs)
+        sets = [NEW_SETS + seed for seed in seeds] if measuring.new_references else [0]
+        compared = [_Comparison(measuring, held_out(measuring, class_name, number), on_pairs) for number in sets]
+        count = len(compared[0].references)
+        pairs = list(zip(seeds, compared if measuring.new_references else compared * len(seeds), strict=True))
         if ground_truth:
-            for seed in seeds:
-                other = second_sample(measuring, class_name, len(references), seed)
-                report.add(class_name, GROUND_TRUTH, compare(other))
+            for seed, compare in pairs:
+                report.add(class_name, GROUND_TRUTH, compare(second_sample(measuring, class_name, count, seed)))
         if isinstance(model, Sequence):
-            report.add(class_name, name, compare(model))
+            for compare in compared:
+                report.add(class_name, name, compare(model))
         for drawing in drawings if isinstance(model, Generator) else ():
             assert isinstance(model, Generator)
             row = f"{name}: {drawing.title(model)}"
             spent = 0.0
-            for seed in seeds:
+            for seed, compare in pairs:
                 start = time.perf_counter()
                 drawn = draw(
                     model,
-                    len(references),
+                    count,
                     drawing,
                     class_name=class_name if known else None,
                     seed=seed * 1_000_000,
@@ -161,15 +170,16 @@ def evaluate_model(
                 )
                 spent += time.perf_counter() - start
                 report.add(class_name, row, compare(drawn))
-            report.seconds_per_cloud[row] = spent / (len(seeds) * len(references))
+            report.seconds_per_cloud[row] = spent / (len(seeds) * count)
         if on_class is not None:
             on_class(report)
     return report
 
 
-def held_out(measuring: Measuring, class_name: str) -> list[PointCloud]:
-    """The references of a class: the first of its split. Raises PointCloudError for fewer than two."""
-    source = _opened(measuring, measuring.split, class_name, seed=0)
+def held_out(measuring: Measuring, class_name: str, number: int = 0) -> list[PointCloud]:
+    """The references of a class: the first of its split, of procedural data of set `number`. Raises PointCloudError for
+    fewer than two."""
+    source = _opened(measuring, measuring.split, class_name, seed=number)
     clouds = _first(source, measuring.num_clouds)
     if len(clouds) < 2:
         raise PointCloudError(f"{measuring.data}: {class_name}: expected at least two clouds, found {len(clouds)}")

@@ -14,7 +14,7 @@ from trifold.pointcloud.errors import PointCloudError
 from trifold.pointcloud.luo_hu import FlowVAE, FlowVAEConfig
 from trifold.pointcloud.luo_hu import training as luo_hu_training
 from trifold.pointcloud.mesh import Mesh
-from trifold.pointcloud.shapes import make_shape
+from trifold.pointcloud.shapes import ProceduralClouds, make_shape
 
 from .luo_hu_models import arguments, original_tensors
 from .tiny_points import SMALL, tiny_model
@@ -193,6 +193,26 @@ def test_evaluate_takes_a_folder_of_clouds_and_other_data(pointcloud, tmp_path):
     assert rows["mine"][0]["scores"]["mmd_cd"]["value"] == pytest.approx(0, abs=1e-12)
     assert rows["mine"][0]["scores"]["1nna_emd"]["value"] == 0.5
     assert rows["ground truth"][0]["scores"]["mmd_cd"]["value"] > 0.1
+
+
+def test_new_references_are_others_for_every_seed(pointcloud, refused, tmp_path):
+    """A folder of clouds, the same for all seeds, scores the same against one set and differently against several."""
+    (tmp_path / "mine").mkdir()
+    for i in range(3):
+        PointCloud(ProceduralClouds("test", classes=("mug",), num_points=32)[i].points).save(tmp_path / f"mine/{i}.ply")
+    words = ("--num-clouds", 3, "--num-points", 32, "--metrics", "cd", "--classes", "mug", "--seeds", 0, 1, 2)
+    found = {}
+    for name, more in (("one", ()), ("new", ("--new-references",))):
+        pointcloud("evaluate", tmp_path / "mine", *words, *more, "--out", tmp_path / "scores.json")
+        rows = json.loads((tmp_path / "scores.json").read_text())["rows"]["mug"]
+        found[name] = [[run["scores"]["mmd_cd"]["value"] for run in rows[row]] for row in ("ground truth", "mine")]
+    (truth, mine), (new_truth, new_mine) = found["one"], found["new"]
+    assert mine == [pytest.approx(0, abs=1e-9)]  # they are the references themselves
+    assert len(set(new_mine)) == 3
+    assert min(new_mine) > 0
+    assert len(truth) == len(new_truth) == 3
+    assert not set(truth) & set(new_truth)
+    assert "one test split" in refused("evaluate", tmp_path / "mine", *words, "--data", tmp_path, "--new-references")
 
 
 def test_what_evaluate_refuses(refused, model, luo_hu, tmp_path):
