@@ -24,7 +24,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor, relu: bool = False) -> Tensor:
         """nn.Linear's forward, then max(0, .) for `relu`; a large product without gradients in float32 on a CPU by
         oneDNN."""
-        if _is_large(input, self.weight) and input.dtype == torch.float32 and only_infers(input, self.weight):
+        if _is_large(input, self.weight) and input.dtype == torch.float32 and _only_infers(input, self.weight):
             then = "relu" if relu else "none"
             return torch.ops.mkldnn._linear_pointwise(input, self.weight, self.bias, then, [], "")
         out = super().forward(input)
@@ -34,7 +34,7 @@ class Linear(nn.Linear):
 def leaky_linear(input: Tensor, weight: Tensor, bias: Tensor, slope: float) -> Tensor:
     """LeakyReLU of negative `slope` of x W^T + b: x [..., I], W [O, I], b [O] -> [..., O]; a large product without
     gradients on a CPU by oneDNN."""
-    if _is_large(input, weight) and only_infers(input, weight):
+    if _is_large(input, weight) and _only_infers(input, weight):
         return torch.ops.mkldnn._linear_pointwise(input, weight, bias, "leaky_relu", [slope], "")
     return F.leaky_relu_(F.linear(input, weight, bias), slope)
 
@@ -43,7 +43,7 @@ def _is_large(input: Tensor, weight: Tensor) -> bool:
     return input.numel() * weight.shape[0] >= LEAST_PRODUCTS
 
 
-def only_infers(input: Tensor, weight: Tensor) -> bool:
+def _only_infers(input: Tensor, weight: Tensor) -> bool:
     """Float32 or bfloat16 on a CPU, nothing asks for derivatives or another dtype, traces or maps the call, and torch's
     own kernel of oneDNN works."""
     if input.device.type != "cpu" or input.dtype != weight.dtype:

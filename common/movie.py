@@ -75,9 +75,11 @@ class TaggedFrames:
     """
 
     def __init__(self, av: Any, stream: Any, height: int, width: int, rate: Fraction) -> None:
-        from av.video.reformatter import ColorRange, Colorspace
+        from av.video.reformatter import ColorRange, Colorspace, Interpolation
 
         self.av, self.rate, self.range = av, rate, ColorRange.MPEG
+        # Chroma is averaged over the two by two pixels that share it, not taken from one of them.
+        self.interpolation = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
         self.matrix = Colorspace.ITU709 if height >= HD_LINES else Colorspace.ITU601
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         context = stream.codec_context
@@ -86,12 +88,11 @@ class TaggedFrames:
 
     def __call__(self, index: int, picture: np.ndarray) -> Any:
         """Frame `index` of the stream from uint8 RGB [H, W, 3]."""
-        from av.video.reformatter import Interpolation
-
-        # Chroma is averaged over the two by two pixels that share it, not taken from one of them.
-        way = Interpolation.AREA | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
         frame = self.av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24").reformat(
-            format="yuv420p", dst_colorspace=self.matrix, dst_color_range=self.range, interpolation=way
+            format="yuv420p",
+            dst_colorspace=self.matrix,
+            dst_color_range=self.range,
+            interpolation=self.interpolation,
         )
         frame.pts, frame.time_base, frame.duration = index, 1 / self.rate, 1
         return frame

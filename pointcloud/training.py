@@ -26,7 +26,7 @@ from .diffusion import PointDiffusion
 from .diffusion_config import PointDiffusionConfig
 from .errors import PointCloudError
 from .latent import LatentPriorConfig, ShapeEncoderConfig
-from .normalise import Normalisation, NormalisationMode
+from .normalise import NormalisationMode
 from .prior_training import PriorStage, train_prior
 from .process import PointLosses, TrainingBatch, point_path
 from .sources import PROCEDURAL, CloudSource, open_source
@@ -160,7 +160,7 @@ def training_clouds(config: PointCloudTraining, start: PointDiffusion | None = N
 
     Raises PointCloudError for a class that `start` does not know, and as `prepare_clouds` does.
     """
-    rule = config.normalisation if start is None else start.config.normalisation
+    given = None if start is None else start.config.normalisation
     facts: dict[str, Any] = {
         "data": config.data,
         "up": config.up,
@@ -169,21 +169,21 @@ def training_clouds(config: PointCloudTraining, start: PointDiffusion | None = N
         "stored_points": config.stored_points,
         "seed": config.seed,
     }
-    if isinstance(rule, Normalisation):
-        facts["statistics"] = [*rule.shift, rule.scale]
+    if given is not None:
+        facts["statistics"] = [*given.shift, given.scale]
     if config.cache is not None and config.cache.is_file():
-        clouds = TrainingClouds.load(config.cache, rule if isinstance(rule, str) else rule.mode, facts)
-        return clouds if start is None else clouds.labelled_as(start.config.class_names)
-    clouds = prepare_clouds(
-        open_split(config, "train"),
-        rule,
-        num_clouds=config.num_clouds,
-        in_order=config.data == PROCEDURAL,
-        num_workers=config.preparation_workers,
-        seed=config.seed,
-    )
-    if config.cache is not None:
-        clouds.save(config.cache, facts)
+        clouds = TrainingClouds.load(config.cache, config.normalisation if given is None else given.mode, facts)
+    else:
+        clouds = prepare_clouds(
+            open_split(config, "train"),
+            given or config.normalisation,
+            num_clouds=config.num_clouds,
+            in_order=config.data == PROCEDURAL,
+            num_workers=config.preparation_workers,
+            seed=config.seed,
+        )
+        if config.cache is not None:
+            clouds.save(config.cache, facts)
     return clouds if start is None else clouds.labelled_as(start.config.class_names)
 
 

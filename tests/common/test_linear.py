@@ -24,13 +24,13 @@ def layers(bias: bool = True) -> tuple[Linear, nn.Linear]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What the layer was told when it asked whether it may use its own kernel."""
     answers: list[bool] = []
-    asked = linear.only_infers
+    asked = linear._only_infers
 
     def record(x: torch.Tensor, weight: torch.Tensor) -> bool:
         answers.append(asked(x, weight))
         return answers[-1]
 
-    monkeypatch.setattr(linear, "only_infers", record)
+    monkeypatch.setattr(linear, "_only_infers", record)
     return answers
 
 
