@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..dropout import dropout as drop
 from .gpu import MAX_GRID, pad_heads, ragged, refusal, uniform
 from .layout import SegmentLayout, dense_mask, token_runs
 from .plan import plan_of, table
@@ -177,7 +178,7 @@ def _in_chunks(
 
 
 def _sdpa(call: _Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    if _formula_is_faster(q, k, v):
+    if _formula_is_faster(q, k, v, call.dropout):
         return _formula(q, k, v, mask, call.dropout, call.scale)
     dim = q.shape[-1]
     if q.is_cuda:  # pragma: no cover - needs CUDA: its fused kernels want D % 8 == 0, else a slow one is taken
@@ -187,8 +188,9 @@ def _sdpa(call: _Call, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> 
     return out[..., :dim].transpose(1, 2)
 
 
-def _formula_is_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """True for the short rows where torch's fused CPU backward loses to plain matrix products.
+def _formula_is_faster(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> bool:
+    """True for the short rows where torch's fused CPU backward loses to plain matrix products, and with dropout, which
+    that kernel does not have.
 
     Measured on one AVX-512 core, forward and backward: bfloat16 with 8 to 80 keys is 2 to 10 times faster as plain
     products, 64 keys read by 512 or 2048 queries 1.4 to 1.8 times, float32 with 8 keys up to twice; from a few hundred
@@ -198,6 +200,8 @@ def _formula_is_faster(q: Tensor, k: Tensor, v: Tensor) -> bool:
         return False
     if not (q.requires_grad or k.requires_grad or v.requires_grad):
         return False
+    if dropout:
+        return True
     if q.dtype in (torch.bfloat16, torch.float16):
         return k.shape[1] <= 128 and q.shape[1] <= 2048  # the scores are kept in float32
     return q.dtype == torch.float32 and max(q.shape[1], k.shape[1]) <= 16 and q.shape[-1] <= 64
@@ -213,7 +217,7 @@ def _formula(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: floa
             # Finite, so that a row without keys stays finite until it is set to zero below.
             scores = scores.masked_fill(~mask, torch.finfo(wide).min)
         weights = _softmax(scores)
-        weights = F.dropout(weights, dropout) if dropout else weights
+        weights = drop(weights, dropout) if dropout else weights
         out = torch.matmul(weights.to(v.dtype), v)
         if mask is not None:
             out = out.masked_fill(~mask.any(-1, keepdim=True), 0.0)

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..attention import Attention, SegmentLayout
+from ..dropout import dropout as drop
 from .feed_forward import Activation, FeedForward
 from .modulation import AdaLNZero, modulate
 
@@ -182,7 +182,7 @@ class Block(nn.Module):
                 return self._drop(getattr(self, branch.name)(h))
 
     def _drop(self, h: Tensor) -> Tensor:
-        return F.dropout(h, self.dropout, self.training) if self.dropout else h
+        return drop(h, self.dropout) if self.dropout and self.training else h
 
     def extra_repr(self) -> str:
         return "\n".join(f"branch: {branch}" for branch in self.branches)

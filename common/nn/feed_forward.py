@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..dropout import Dropout
 from ..linear import Linear
 
 Activation = Literal["geglu", "gelu", "gelu_tanh", "relu", "silu"]
@@ -51,7 +52,7 @@ class FeedForward(nn.Module):
         if activation not in get_args(Activation):
             raise ValueError(f"FeedForward: activation must be one of {get_args(Activation)}, found {activation!r}")
         hidden = int(mult * dim)
-        self.net = nn.ModuleList([_ActivatedLinear(dim, hidden, activation), nn.Dropout(dropout), Linear(hidden, dim)])
+        self.net = nn.ModuleList([_ActivatedLinear(dim, hidden, activation), Dropout(dropout), Linear(hidden, dim)])
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.net:

@@ -24,13 +24,13 @@ def layers(bias: bool = True) -> tuple[Linear, nn.Linear]:
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """What the layer was told when it asked whether it may use its own kernel."""
     answers: list[bool] = []
-    asked = linear._only_infers
+    asked = linear._is_plain
 
     def record(x: torch.Tensor, weight: torch.Tensor) -> bool:
         answers.append(asked(x, weight))
         return answers[-1]
 
-    monkeypatch.setattr(linear, "_only_infers", record)
+    monkeypatch.setattr(linear, "_is_plain", record)
     return answers
 
 
@@ -43,26 +43,30 @@ def test_equal_to_torch_with_and_without_gradients(shape: tuple[int, ...], bias:
         torch.testing.assert_close(ours(x), torchs(x), atol=1e-5, rtol=0)
         torch.testing.assert_close(ours(x.flip(0)), torchs(x).flip(0), atol=1e-5, rtol=0)
         torch.testing.assert_close(ours(x, relu=True), torchs(x).relu(), atol=1e-5, rtol=0)
-    assert torch.equal(ours(x), torchs(x))
-    assert torch.equal(ours(x, relu=True), torchs(x).relu())
-    found, expected = (
-        torch.autograd.grad(out.square().sum(), layer.weight)[0]
-        for layer, out in ((ours, ours(x, relu=True)), (torchs, torchs(x).relu()))
-    )
-    assert torch.equal(found, expected)
+    x.requires_grad_()
+    for relu in (False, True):
+        outs = ours(x, relu=relu), torchs(x).relu() if relu else torchs(x)
+        torch.testing.assert_close(*outs, atol=1e-5, rtol=0)
+        for way in (outs[0].detach().cos(), torch.ones(()).expand_as(outs[0]), outs[0].detach().mT.contiguous().mT):
+            wanted = ((x, *layer.parameters()) for layer in (ours, torchs))
+            ways = [torch.autograd.grad(o, w, way, retain_graph=True) for o, w in zip(outs, wanted, strict=True)]
+            for found, expected in zip(*ways, strict=True):
+                torch.testing.assert_close(found, expected, atol=3e-4, rtol=0)
 
 
-def test_only_large_products_without_gradients_take_the_kernel(calls: list[bool]) -> None:
+def test_only_large_products_take_the_kernel(calls: list[bool]) -> None:
     ours, x = layers()[0], torch.randn(*SIZE[:2])
     ours(x[:8])
     assert calls == []
-    assert ours(x).requires_grad
+    out = ours(x)
+    assert ("_OneDNNLinear" in type(out.grad_fn).__name__) == linear._onednn_works(torch.float32) == calls.pop()
+    assert "_OneDNNLinear" not in type(ours(x[:8]).grad_fn).__name__
     with torch.no_grad():
         ours(x)
         with torch.autocast("cpu", torch.bfloat16):
             assert ours(x).dtype == torch.bfloat16
         ours.double()(x.double())
-    assert calls == [False, linear._onednn_works(torch.float32), False]
+    assert calls == [linear._onednn_works(torch.float32), False]
 
 
 def test_derivatives_and_maps_without_gradients_are_not_lost() -> None:
@@ -78,6 +82,20 @@ def test_derivatives_and_maps_without_gradients_are_not_lost() -> None:
         torch.testing.assert_close(torch.func.vmap(ours)(rows), ours(rows), atol=1e-5, rtol=0)
     gradient = torch.func.grad(lambda x: (ours(x) * slope).sum())(x)
     torch.testing.assert_close(gradient, slope @ ours.weight.detach(), atol=1e-5, rtol=0)
+
+
+def test_gradients_of_gradients_and_many_at_once() -> None:
+    ours, torchs = layers()
+    x = torch.randn(*SIZE[:2], requires_grad=True)
+    weights = [layer.weight for layer in (ours, torchs)]
+    outs = [layer(x).sin() for layer in (ours, torchs)]
+    slopes = [torch.autograd.grad(out.sum(), x, create_graph=True)[0] for out in outs]
+    seconds = [torch.autograd.grad(g.square().sum(), (x, w)) for g, w in zip(slopes, weights, strict=True)]
+    for found, expected in zip(*seconds, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    ways = torch.randn(3, *outs[0].shape)
+    many = [torch.autograd.grad(layer(x), x, ways, is_grads_batched=True)[0] for layer in (ours, torchs)]
+    torch.testing.assert_close(*many, atol=1e-5, rtol=0)
 
 
 def test_a_torch_without_the_kernel_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
