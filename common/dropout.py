@@ -18,8 +18,8 @@ FEW = 256  # elements below which drawing is not what takes the time
 def dropout(x: Tensor, probability: float) -> Tensor:
     """x with each element zeroed by chance, the others scaled so that the mean stays; shape and dtype of x.
 
-    On a CPU the probability is rounded to a multiple of 2^-16, and the scale is that of the rounded one. Random bits are
-    those of torch's global generator. Raises ValueError for a probability outside [0, 1).
+    On a CPU the probability is rounded to a multiple of 2^-16, and the scale is that of the rounded one. The random
+    bits are those of torch's global generator. Raises ValueError for a probability outside [0, 1).
     """
     if not 0 <= probability < 1:
         raise ValueError(f"dropout: expected a probability in [0, 1), found {probability}")

@@ -13,7 +13,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..common.diffusion import Denoiser, DenoisingLoss, PerSampleNoise, Sampler, ddim, ddim_invert, edm_heun, guided
+from ..common.diffusion import (
+    Denoiser,
+    DenoisingLoss,
+    PerSampleNoise,
+    Sampler,
+    ddim,
+    ddim_invert,
+    edm_heun,
+    guided,
+    stable_target,
+)
 from ..common.diffusion.losses import Weighting
 from ..common.diffusion.step import Progress
 from ..common.pretrained import PretrainedModel
@@ -78,7 +88,7 @@ class PointDiffusion(PretrainedModel):
         """Training losses. The prior learns from the encoder's latents without reaching back into it."""
         shape, kl, prior = None, torch.zeros_like(batch.t), torch.zeros_like(batch.t)
         if self.encoder is not None and self.prior is not None:
-            mean, log_variance = self.encoder(batch.points)
+            mean, log_variance = self.encoder(batch.seen)
             kl = kl_to_standard_normal(mean, log_variance)
             latents = mean[:, None] + (0.5 * log_variance).exp()[:, None] * batch.posterior_noise
             shape, draws = latents[:, 0], latents[:, 1:].detach()
@@ -92,7 +102,10 @@ class PointDiffusion(PretrainedModel):
             prior = prior.mean(1)
         labels = batch.labels if self.config.class_names else None
         cond = PointCondition(labels, shape, None if shape is None else batch.keep_shape)
-        loss = DenoisingLoss(weighting)(self.denoiser(), batch.points, batch.noise, batch.t, cond)
+        target, noise = batch.points, batch.noise
+        if batch.references.shape[1]:
+            target, noise = stable_target(point_path(), target, noise, batch.t, batch.references)
+        loss = DenoisingLoss(weighting)(self.denoiser(), target, noise, batch.t, cond)
         return PointLosses(loss.per_sample.float(), kl, prior.float())
 
     # -- from class names ------------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class ShapeEncoder(nn.Module):
             Block(width, heads=config.heads, branches=branches, bias=True) for _ in range(config.depth)
         )
         self.norm_out = nn.LayerNorm(width)
-        self.proj_out = nn.Linear(width, 2 * latent_dim)
+        self.proj_out = nn.Linear(config.num_tokens * width, 2 * latent_dim)
 
     def forward(self, points: Tensor, lens: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
         """points: [B, N, 3], or clouds packed in a row [1, M, 3] with lens -> mean, log-variance, float32 [B, Z]."""
@@ -75,8 +75,7 @@ class ShapeEncoder(nn.Module):
         each = (len(self.tokens),) * len(rows)
         layouts = {"read": SegmentLayout.diagonal(each, rows), "tokens": SegmentLayout.diagonal(each)}
         tokens = self.norm_out(self.blocks(tokens, None, {"points": seen}, layouts))
-        pooled = tokens.reshape(clouds, -1, tokens.shape[-1]).mean(1)
-        mean, log_variance = self.proj_out(pooled).float().chunk(2, dim=-1)
+        mean, log_variance = self.proj_out(tokens.reshape(clouds, -1)).float().chunk(2, dim=-1)
         return mean, log_variance.clamp(-12.0, 4.0)
 
 

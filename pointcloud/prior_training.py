@@ -123,7 +123,7 @@ def train_prior(
         ),
         model.prior,
         partial(prior_loss, model=model, class_dropout=config.class_dropout),
-        EncodedClouds.encode(model.encoder, clouds, config.num_points),
+        EncodedClouds.encode(model.encoder, clouds, config.encoder_points),
         validate=lambda _, step: validate(model, step),
     )
     if state.is_main_process and not result.interrupted:

@@ -81,7 +81,12 @@ class TrainingBatch:
     """B normalised clouds and everything that is random about one training step."""
 
     points: Tensor
-    """Float32 [B, N, 3]."""
+    """Float32 [B, N, 3], to be denoised."""
+    seen: Tensor
+    """Float32 [B, E, 3], other points of the same clouds, which the encoder sees."""
+    references: Tensor
+    """Float32 [B, R, 3], the points that `points` were drawn from, for a stable target; R = 0: the target is the points
+    themselves."""
     labels: Tensor
     """Long [B], NO_CLASS where the class is not told."""
     keep_shape: Tensor

@@ -53,6 +53,10 @@ class PointCloudTraining(TrainConfig):
     """Points kept of each."""
     num_points: int = 1024
     """Points of a training sample, another subset of those kept every time."""
+    encoder_points: int = 1024
+    """Points that the encoder sees of a training sample: others than those denoised, as far as enough are kept."""
+    stable_target: bool = True
+    """A point is asked for the mean of all points kept that it may have been, not for the one it was."""
     normalisation: NormalisationMode = "global"
     """How clouds are normalised."""
     cache: Path | None = None
@@ -91,7 +95,7 @@ class PointCloudTraining(TrainConfig):
         for name in ("class_dropout", "latent_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected a share in [0, 1), found {getattr(self, name)}")
-        for name, least in (("num_points", 1), ("validation_clouds", 1), ("prior_draws", 1)):
+        for name, least in (("num_points", 1), ("encoder_points", 1), ("validation_clouds", 1), ("prior_draws", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: must be at least {least}, found {getattr(self, name)}")
         if self.stored_points < self.num_points:
@@ -209,19 +213,21 @@ def draw_batch(points: Tensor, labels: Tensor, noise: SampleNoise, config: Point
     Every sample draws from its own stream, so the step does not depend on how samples are batched.
     """
     kept, latent = points.shape[1], config.model.latent_dim
-    if config.num_points < kept:
-        rows = noise.rand(kept).argsort(dim=1)[:, : config.num_points]
-        points = points.gather(1, rows[..., None].expand(-1, -1, 3))
+    rows = noise.rand(kept).argsort(dim=1)[..., None].expand(-1, -1, 3)
     points = augmented(points.float(), noise, config)
+    denoised = points.gather(1, rows[:, : config.num_points])
+    seen = min(config.encoder_points, kept)  # the last ones: none of them is denoised where there are enough
     path = point_path()
     draws = config.prior_draws if latent else 0
     span = path.t_max - path.t_min
     return TrainingBatch(
-        points=points,
+        points=denoised,
+        seen=points.gather(1, rows[:, kept - seen :]),
+        references=points if config.stable_target else points[:, :0],
         labels=torch.where(noise.rand() < config.class_dropout, NO_CLASS, labels),
         keep_shape=noise.rand() >= config.latent_dropout,
         t=shifted_time(path.t_min + span * noise.rand(), config.time_shift).clamp(path.t_min, path.t_max).float(),
-        noise=noise.randn_like(points),
+        noise=noise.randn_like(denoised),
         posterior_noise=noise.randn(1 + draws, latent),
         prior_t=path.t_min + span * noise.rand(draws),
         prior_noise=noise.randn(draws, latent),

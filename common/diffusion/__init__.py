@@ -28,6 +28,7 @@ from .path import (
 from .precondition import EDMPrecondition
 from .prediction import Prediction, from_x0, target, to_eps, to_x0
 from .samplers import ancestral, ode
+from .stable_target import stable_target
 from .step import OnStep, Sampler, Step
 from .times import karras_times, log_snr_times, shifted_time, uniform_times
 
@@ -77,6 +78,7 @@ __all__ = [
     "scheduler_for",
     "shifted_time",
     "space_timesteps",
+    "stable_target",
     "target",
     "to_eps",
     "to_x0",

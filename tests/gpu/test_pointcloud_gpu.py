@@ -35,6 +35,8 @@ def test_losses_have_gradients_under_autocast(dtype: torch.dtype) -> None:
     model = tiny_model(net=small_net()).to(DEVICE).train()
     batch = TrainingBatch(
         points=normal(4, 32, 3),
+        seen=normal(4, 20, 3, seed=4),
+        references=normal(4, 64, 3, seed=5),
         labels=torch.tensor([0, 1, 2, -1]),
         keep_shape=torch.tensor([True, True, False, True]),
         t=torch.linspace(0.1, 0.9, 4),

@@ -137,6 +137,33 @@ def test_a_sample_is_a_subset_of_its_cloud():
     assert not torch.equal(again.points, batch.points)
 
 
+def test_the_encoder_sees_other_points_than_those_denoised():
+    points, labels = stored(3)
+    batch = draw_batch(points, labels, SampleNoise(0, range(3)), config_for(encoder_points=8))
+    assert batch.seen.shape == (3, 8, 3)
+    together = torch.cat([batch.points, batch.seen], dim=1)  # 16 and 8 of 24: each point once
+    for drawn, cloud in zip(together, points.float(), strict=True):
+        assert (drawn[:, None] == cloud).all(-1).sum(0).tolist() == [1] * 24
+    assert torch.equal(batch.references, points.float())
+    assert draw_batch(points, labels, SampleNoise(0, range(3)), config_for()).seen.shape == (3, 24, 3)
+    plain = draw_batch(points, labels, SampleNoise(0, range(3)), config_for(stable_target=False))
+    assert plain.references.shape == (3, 0, 3)
+
+
+def test_the_target_of_a_point_is_the_mean_of_what_it_may_have_been():
+    """The loss of a net that says nothing is the mean square of v: at pure noise that of x0, or of the cloud's mean."""
+    points, labels = stored(4)
+    model, losses = tiny_model(class_names=(), latent_dim=0), []
+    with torch.no_grad():
+        model.net.proj_out.weight.zero_()
+        model.net.proj_out.bias.zero_()
+    for stable in (False, True):
+        batch = draw_batch(points, labels, SampleNoise(0, range(4)), config_for(stable_target=stable))
+        losses.append(model(dataclasses.replace(batch, t=torch.ones(4))).denoising)
+    torch.testing.assert_close(losses[0], batch.points.square().mean((1, 2)))
+    torch.testing.assert_close(losses[1], points.float().mean(1).square().mean(1))
+
+
 def test_labels_and_latents_are_hidden_as_often_as_asked_and_times_fill_the_path():
     points, labels = (x.repeat_interleave(50, 0) for x in stored())
     config = config_for(class_dropout=0.25, latent_dropout=0.1)
@@ -197,7 +224,7 @@ def test_a_model_without_latent_or_classes_trains_too():
 def test_a_batch_is_learnt():
     """Four clouds, one step's noise: the squared error of v falls below a third of that of a net that says nothing."""
     points, labels = stored(4)
-    config = config_for(num_points=24, class_dropout=0.0, latent_dropout=0.0)
+    config = config_for(num_points=24, stable_target=False, class_dropout=0.0, latent_dropout=0.0)
     normal = (points.float() - points.float().mean((0, 1))) / points.float().std()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -313,6 +340,7 @@ def test_presets_fit_the_package_and_are_plain_values(preset):
     [
         ({"class_dropout": 1.0}, "class_dropout"),
         ({"num_points": 0}, "num_points"),
+        ({"encoder_points": 0}, "encoder_points"),
         ({"num_points": 100, "stored_points": 50}, "stored_points"),
         ({"scale_jitter": 1.0}, "scale_jitter"),
         ({"time_shift": 0.0}, "time_shift"),
