@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .linear import is_transformed
+
 LEVELS = 2**16
 FEW = 256  # elements below which drawing is not what takes the time
 
@@ -24,8 +26,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     if not 0 <= probability < 1:
         raise ValueError(f"dropout: expected a probability in [0, 1), found {probability}")
     dropped = round(probability * LEVELS)
-    few_or_special = x.numel() < FEW or torch.compiler.is_compiling() or not 0 < dropped < LEVELS
-    if x.device.type != "cpu" or few_or_special or torch._C._functorch.peek_interpreter_stack() is not None:  # pyright: ignore[reportAttributeAccessIssue]
+    if x.device.type != "cpu" or x.numel() < FEW or not 0 < dropped < LEVELS or is_transformed():
         return F.dropout(x, probability)
     draws = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     levels = draws.view(torch.int16)[: x.numel()].view(x.shape)  # evenly from -LEVELS / 2 on

@@ -75,6 +75,11 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = 
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, list(scalars), "")
 
 
+def is_transformed() -> bool:
+    """Whether torch.compile traces the call, or torch.func maps or differentiates it."""
+    return torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
 def _is_plain(input: Tensor, weight: Tensor) -> bool:
     """Float32 or bfloat16 on a CPU, nothing asks for forward derivatives or another dtype, traces or maps the call, and
     torch's own kernel of oneDNN works."""
@@ -82,9 +87,8 @@ def _is_plain(input: Tensor, weight: Tensor) -> bool:
         return False
     return not (
         torch.is_autocast_enabled("cpu")
-        or torch.compiler.is_compiling()
+        or is_transformed()
         or forward_ad._current_level >= 0
-        or torch._C._functorch.peek_interpreter_stack() is not None  # pyright: ignore[reportAttributeAccessIssue]
         or not _onednn_works(input.dtype)
     )
 

@@ -13,17 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..common.diffusion import (
-    Denoiser,
-    DenoisingLoss,
-    PerSampleNoise,
-    Sampler,
-    ddim,
-    ddim_invert,
-    edm_heun,
-    guided,
-    stable_target,
-)
+from ..common.diffusion import Denoiser, DenoisingLoss, PerSampleNoise, Sampler, ddim, ddim_invert, edm_heun, guided
 from ..common.diffusion.losses import Weighting
 from ..common.diffusion.step import Progress
 from ..common.pretrained import PretrainedModel
@@ -102,10 +92,7 @@ class PointDiffusion(PretrainedModel):
             prior = prior.mean(1)
         labels = batch.labels if self.config.class_names else None
         cond = PointCondition(labels, shape, None if shape is None else batch.keep_shape)
-        target, noise = batch.points, batch.noise
-        if batch.references.shape[1]:
-            target, noise = stable_target(point_path(), target, noise, batch.t, batch.references)
-        loss = DenoisingLoss(weighting)(self.denoiser(), target, noise, batch.t, cond)
+        loss = DenoisingLoss(weighting)(self.denoiser(), *batch.asked(), batch.t, cond)
         return PointLosses(loss.per_sample.float(), kl, prior.float())
 
     # -- from class names ------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from ..common.diffusion import (
     ode,
     scheduler_for,
     shifted_time,
+    stable_target,
     vp_cosine_path,
 )
 from ..common.diffusion.diffusers_adapter import DiffusersSampler
@@ -101,6 +102,12 @@ class TrainingBatch:
     """[B, K] times of the prior."""
     prior_noise: Tensor
     """Standard normal [B, K, Z]."""
+
+    def asked(self) -> tuple[Tensor, Tensor]:
+        """(x0, noise) of the denoising loss: points and noise, or with references those of the stable target."""
+        if self.references.shape[1] == 0:
+            return self.points, self.noise
+        return stable_target(point_path(), self.points, self.noise, self.t, self.references)
 
 
 @dataclass(frozen=True, eq=False)

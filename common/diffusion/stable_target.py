@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .path import AffinePath, Time, expand
+from .prediction import to_eps
 
 
 @torch.no_grad()
@@ -31,14 +32,13 @@ def stable_target(path: AffinePath, x0: Tensor, noise: Tensor, t: Time, referenc
     """
     if references.ndim != 3 or x0.ndim != 3 or references.shape[::2] != x0.shape[::2]:
         raise ValueError(f"expected x0 [B, N, C] and references [B, R, C], found {[*x0.shape]}, {[*references.shape]}")
-    x0, noise, references = x0.float(), noise.float(), references.float()
-    alpha, sigma = expand(path.alpha(t), x0), expand(path.sigma(t), x0)
-    x_t = alpha * x0 + sigma * noise
-    mean = posterior_mean(x_t * (alpha / sigma**2), references, (alpha / sigma) ** 2)
-    return mean, (x_t - alpha * mean) / sigma
+    x_t = path.add_noise(x0.float(), noise.float(), t)
+    alpha, sigma = expand(path.alpha(t), x_t), expand(path.sigma(t), x_t)
+    mean = _posterior_mean(x_t * (alpha / sigma**2), references.float(), (alpha / sigma) ** 2)
+    return mean, to_eps("x0", mean, x_t, alpha, sigma)
 
 
-def posterior_mean(score: Tensor, references: Tensor, precision: Tensor) -> Tensor:
+def _posterior_mean(score: Tensor, references: Tensor, precision: Tensor) -> Tensor:
     """Softmax over r of <score, r> - precision |r|^2 / 2, times r: one attention, whose [N, R] weights are not stored.
 
     score [B, N, C], references [B, R, C], precision [B, 1, 1] -> [B, N, C], all float32.
