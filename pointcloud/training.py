@@ -122,7 +122,7 @@ def procedural_small() -> PointCloudTraining:
         lr_warmup_steps=200,
         optimizer="muon",
         adam_beta2=0.99,
-        mixed_precision="bf16",
+        mixed_precision="auto",
         use_ema=True,
         ema_decay=0.999,
         ema_power=3 / 4,

@@ -36,6 +36,7 @@ from bench_measure import (
     Timing,
     autocast,
     difference,
+    dtypes,
     has_amx,
     in_fresh_process,
     interleaved,
@@ -58,7 +59,7 @@ TableName = Literal["network", "memory", "plans", "drawing", "finishing"]
 Version = Literal["plain", "plain, bits where used", "packed"]
 Candidate = tuple[Version, str]
 VERSIONS: tuple[Version, ...] = ("plain", "plain, bits where used", "packed")
-CANDIDATES: tuple[Candidate, ...] = tuple((version, dtype) for dtype in ("float32", "bfloat16") for version in VERSIONS)
+FIRST: Candidate = ("plain", "float32")
 SINGLE, GRADIENT, FLIPPED = 2e-5, 1e-3, 1e-3  # tolerances of corners, of all gradients together, of decoded corners
 TRAINING, DENOISING, WITH_AMX, MEMORY = 2.5, 3.0, 6.0, 0.5  # wanted: times plain, times plain float32, share of it
 BITS_BELOW = 10  # plans noised less than this train their bits, as published
@@ -216,19 +217,25 @@ def denoising_step(version: Version, dtype: str, t: int, bench: Bench, device: s
     return step
 
 
+def candidates(device: str) -> tuple[Candidate, ...]:
+    """Every version in every precision that is worth measuring there, `FIRST` first."""
+    return tuple((version, dtype) for dtype in dtypes(device) for version in VERSIONS)
+
+
 def network_table(bench: Bench, device: str) -> Table:
-    """Training step and two denoising steps, six ways each."""
+    """Training step and two denoising steps, every version in every precision."""
     rows = []
-    steps = {c: TrainingStep(*c, bench, device) for c in CANDIDATES}
+    steps = {c: TrainingStep(*c, bench, device) for c in candidates(device)}
     gradients = {c: step.gradient().double() for c, step in steps.items()}
-    plain = gradients[CANDIDATES[0]]
+    plain = gradients[FIRST]
     errors = {c: float((own - plain).norm() / plain.norm()) for c, own in gradients.items()}
     timings = interleaved(steps, bench.repeats, device)
     rows += _versions("training step", timings, errors, GRADIENT, TRAINING)
     del steps, gradients
     for t in (CONTINUOUS, DECODED):
-        timings = interleaved({c: denoising_step(*c, t, bench, device) for c in CANDIDATES}, bench.repeats, device)
-        first = timings[CANDIDATES[0]].result
+        calls = {c: denoising_step(*c, t, bench, device) for c in candidates(device)}
+        timings = interleaved(calls, bench.repeats, device)
+        first = timings[FIRST].result
         if t == CONTINUOUS:
             errors = {c: difference(own.result, first) for c, own in timings.items()}
             rows += _versions("denoising step", timings, errors, SINGLE, DENOISING)
@@ -247,10 +254,9 @@ def _versions(
 ) -> Iterator[dict[str, Any]]:
     """Rows of the candidates. What is wanted is a ratio to the plain network in the same precision; for bfloat16 it is
     one to plain float32, and only where the processor multiplies bfloat16 matrices (AMX) or on a GPU."""
-    first = CANDIDATES[0]
     for (version, dtype), timing in timings.items():
         in_kind = timings["plain", dtype].fastest / timing.fastest
-        ratio = timings[first].fastest / timing.fastest
+        ratio = timings[FIRST].fastest / timing.fastest
         checked, goal, reached = (version, dtype) == ("packed", "float32"), None, None
         if version == "packed" and wanted is not None:
             goal, reached = (wanted, in_kind) if dtype == "float32" else (WITH_AMX if has_amx() else None, ratio)
@@ -264,7 +270,7 @@ def _versions(
             "times plain float32": ratio,
             "wanted": goal,
             "reached": None if goal is None or reached is None else reached >= goal,
-            "difference": None if (version, dtype) == first else errors[version, dtype],
+            "difference": None if (version, dtype) == FIRST else errors[version, dtype],
             "tolerance": tolerance if checked else None,
             "within": errors[version, dtype] <= tolerance if checked else None,
         }
@@ -276,7 +282,7 @@ def memory_table(bench: Bench, device: str) -> Table:
     rows = []
     for what in ("training step", "denoising step"):
         plain: dict[str, float] = {}
-        for version, dtype in CANDIDATES:
+        for version, dtype in candidates(device):
             if what == "training step":
                 make: Callable[[], Any] = partial(TrainingStep, version, dtype, bench, device)
             else:

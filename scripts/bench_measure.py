@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from trifold.common.precision import multiplies_bfloat16
 from trifold.common.weights import write_json
 
 Name = TypeVar("Name", bound=Hashable)
@@ -137,6 +138,12 @@ def normal(*shape: int, seed: int, device: str) -> Tensor:
 def autocast(dtype: str, device: str) -> torch.autocast:
     """bfloat16 products, or nothing for float32."""
     return torch.autocast(device, torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def dtypes(device: str) -> tuple[str, ...]:
+    """What is worth measuring there: bfloat16 only where there are units for it; its imitation says nothing of either
+    version."""
+    return ("float32", "bfloat16") if multiplies_bfloat16(device) else ("float32",)
 
 
 def use_threads(threads: int) -> int:

@@ -27,6 +27,7 @@ from bench_measure import (
     Timing,
     autocast,
     difference,
+    dtypes,
     in_fresh_process,
     interleaved,
     memory,
@@ -46,7 +47,7 @@ from trifold.pointcloud.transformer import PointTransformer, Reading
 
 TableName = Literal["network", "chain", "growth", "chamfer", "emd", "memory"]
 SINGLE, CHAIN, GRADIENT = 2e-5, 2e-3, 1e-3  # tolerances of one pass, of 100 steps, and of all gradients together
-CANDIDATES = (("plain", "float32"), ("plain", "bfloat16"), ("ours", "float32"), ("ours", "bfloat16"))
+FIRST = ("plain", "float32")
 TINY = FlowVAEConfig(latent_dim=16, num_steps=4, flow_depth=2, flow_hidden_dim=16)
 
 
@@ -152,17 +153,22 @@ def denoising_step(version: str, dtype: str, bench: Bench, device: str) -> Calla
     return step
 
 
+def candidates(device: str) -> list[tuple[str, str]]:
+    """Both versions in every precision that is worth measuring there, `FIRST` first."""
+    return [(version, dtype) for version in ("plain", "ours") for dtype in dtypes(device)]
+
+
 def network_table(bench: Bench, device: str) -> Table:
-    """Training step and denoising step, four ways each."""
+    """Training step and denoising step, both versions in every precision."""
     rows = []
-    steps = {c: TrainingStep(*c, bench, device) for c in CANDIDATES}
+    steps = {c: TrainingStep(*c, bench, device) for c in candidates(device)}
     gradients = {c: step.gradient().double() for c, step in steps.items()}
-    plain = gradients[CANDIDATES[0]]
+    plain = gradients[FIRST]
     errors = {c: float((own - plain).norm() / plain.norm()) for c, own in gradients.items()}
     rows += _versions("training step", interleaved(steps, bench.repeats, device), errors, GRADIENT)
     del steps, gradients
-    timings = interleaved({c: denoising_step(*c, bench, device) for c in CANDIDATES}, bench.repeats, device)
-    errors = {c: difference(own.result, timings[CANDIDATES[0]].result) for c, own in timings.items()}
+    timings = interleaved({c: denoising_step(*c, bench, device) for c in candidates(device)}, bench.repeats, device)
+    errors = {c: difference(own.result, timings[FIRST].result) for c, own in timings.items()}
     rows += _versions("denoising step", timings, errors, SINGLE)
     title = f"Luo & Hu's network, {bench.batch} clouds of {bench.points} points, {device}"
     return Table("network", title, rows)
@@ -172,7 +178,6 @@ def _versions(
     what: str, timings: Mapping[tuple[str, str], Timing], errors: Mapping[tuple[str, str], float], tolerance: float
 ) -> Iterator[dict[str, Any]]:
     """Rows of the candidates, the plain network in float32 first."""
-    first = CANDIDATES[0]
     for candidate, timing in timings.items():
         checked = candidate == ("ours", "float32")
         yield {
@@ -180,8 +185,8 @@ def _versions(
             "version": ", ".join(candidate),
             "fastest s": timing.fastest,
             "median s": timing.median,
-            "times plain float32": timings[first].fastest / timing.fastest,
-            "difference": None if candidate == first else errors[candidate],
+            "times plain float32": timings[FIRST].fastest / timing.fastest,
+            "difference": None if candidate == FIRST else errors[candidate],
             "tolerance": tolerance if checked else None,
             "within": errors[candidate] <= tolerance if checked else None,
         }
@@ -215,7 +220,7 @@ def chain_table(bench: Bench, device: str) -> Table:
             transformer.generate(bench.batch, bench.points, steps=steps)
 
     runs: dict[tuple[str, int, str], Callable[[], Any]] = {}
-    for dtype in ("float32", "bfloat16"):
+    for dtype in dtypes(device):
         runs["plain", long, dtype] = partial(by_modules, dtype)
         runs["ours", long, dtype] = partial(faithful, long, dtype)
         runs["ours, ddim", few, dtype] = partial(faithful, few, dtype)
@@ -288,7 +293,7 @@ def growth_table(bench: Bench, device: str) -> Table:
 def memory_table(bench: Bench, device: str) -> Table:
     """Peak memory of the training step, each in a process of its own."""
     rows = []
-    for candidate in CANDIDATES:
+    for candidate in candidates(device):
         held = in_fresh_process(memory, partial(TrainingStep, *candidate, bench, device), device, bench.threads)
         rows.append({"training step": ", ".join(candidate), **held})
     return Table("memory", f"Peak memory, {bench.batch} clouds of {bench.points} points, {device}", rows)

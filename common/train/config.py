@@ -58,8 +58,9 @@ class TrainConfig:
     max_grad_norm: float | None = 1.0
     """Gradients are scaled down to this global L2 norm; None does not clip."""
 
-    mixed_precision: Literal["no", "fp16", "bf16"] | None = None
-    """Autocast of the forward pass; None takes what `accelerate launch` was told, else no."""
+    mixed_precision: Literal["auto", "no", "fp16", "bf16"] | None = None
+    """Autocast of the forward pass; auto: bf16 where the device has units for it, else no; None takes what
+    `accelerate launch` was told, else no."""
     allow_tf32: bool = False
     """TensorFloat-32 matrix products on Ampere and later, for the whole process."""
     gradient_checkpointing: bool = False

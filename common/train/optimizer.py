@@ -10,6 +10,7 @@ from torch import nn
 
 from ..nn import Block
 from .config import TrainConfig
+from .muon import Muon
 
 MUON_MOMENTUM = 0.95
 
@@ -25,7 +26,7 @@ def build_optimizer(config: TrainConfig, model: nn.Module) -> torch.optim.Optimi
     chosen = {id(p) for p in matrices}
     return MuonAndAdamW(
         # Updates are scaled to the size of AdamW's, so that one learning rate and decay fit both (Liu et al. 2025).
-        torch.optim.Muon(
+        Muon(
             matrices,
             lr=config.learning_rate,
             weight_decay=config.adam_weight_decay,

@@ -12,6 +12,7 @@ from accelerate.state import AcceleratorState, is_initialized
 from accelerate.utils import GradientAccumulationPlugin, ProjectConfiguration, parse_flag_from_env
 from torch import nn
 
+from ..precision import multiplies_bfloat16, warn_of_imitation
 from .checkpoint import TrainState
 from .config import TrainConfig
 
@@ -20,8 +21,11 @@ from .config import TrainConfig
 def open_accelerator(config: TrainConfig) -> Iterator[Accelerator]:
     """An Accelerator of the run's own; accelerate's global state is left as it was found."""
     found = is_initialized()
+    precision = config.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if multiplies_bfloat16(process_state().device.type) else "no"
     accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
+        mixed_precision=precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.gradient_accumulation_steps),
         log_with=None if config.report_to == "none" else config.report_to,
         project_config=ProjectConfiguration(str(config.output_dir), str(config.output_dir / "logs")),
@@ -30,6 +34,8 @@ def open_accelerator(config: TrainConfig) -> Iterator[Accelerator]:
         if accelerator.device.type == "cpu" and accelerator.mixed_precision == "fp16":
             # accelerate would train in float32 without a word.
             raise ValueError("mixed_precision='fp16' needs a GPU; on the CPU use 'bf16' or 'no'")
+        if accelerator.mixed_precision == "bf16":
+            warn_of_imitation(accelerator.device.type, "mixed_precision to 'auto' or 'no'")
         yield accelerator
     finally:
         for net in accelerator._models:

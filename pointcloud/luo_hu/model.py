@@ -17,6 +17,7 @@ from torch import Tensor
 from ...common.diffusion import Denoiser, DenoisingLoss, OnStep, Sampler, as_noise, uniform_times
 from ...common.diffusion.noise import Randomness
 from ...common.diffusion.step import Progress
+from ...common.precision import warn_of_imitation
 from ...common.pretrained import PretrainedModel
 from ..cloud import PointCloud
 from ..errors import PointCloudError
@@ -148,4 +149,6 @@ def lower_precision(precision: Precision, device: torch.device) -> AbstractConte
     """Autocast of the denoiser's inner products, or none for "float32"."""
     if precision not in ("float32", "bfloat16"):
         raise ValueError(f"precision: expected float32 or bfloat16, found {precision!r}")
+    if precision == "bfloat16":
+        warn_of_imitation(device.type, "precision to float32")
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -6,6 +6,7 @@ from tiny_training import Points, Tiny, config_for, loss_fn
 from torch import nn
 from trifold.common.nn import AttentionBranch, Block, FeedForwardBranch
 from trifold.common.train import train
+from trifold.common.train.muon import Muon, orthogonalised
 from trifold.common.train.optimizer import MuonAndAdamW, block_matrices, build_optimizer
 from trifold.common.weights import WeightsError
 
@@ -97,3 +98,37 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path):
         train(muon_config(tmp_path, resume_from_checkpoint="latest"), TinyBlocks(), loss_fn, Points())
     with pytest.raises(ValueError, match="Tiny has none to train"):
         train(muon_config(tmp_path / "other"), Tiny(), loss_fn, Points())
+
+
+def test_matrices_of_one_shape_move_together_as_torchs_muon_moves_each():
+    torch.manual_seed(0)
+    shapes = [(6, 10), (10, 6), (6, 10), (8, 8)]
+    ours, theirs = (
+        [nn.Parameter(torch.randn(s, generator=torch.Generator().manual_seed(i))) for i, s in enumerate(shapes)]
+        for _ in range(2)
+    )
+    options = {"lr": 0.05, "weight_decay": 0.1, "adjust_lr_fn": "match_rms_adamw"}
+    steps = [Muon(ours, **options), torch.optim.Muon(theirs, **options)]
+    for _ in range(3):
+        for a, b in zip(ours, theirs, strict=True):
+            a.grad = torch.randn(a.shape)
+            b.grad = a.grad.clone()
+        for optimizer in steps:
+            optimizer.step()
+    assert steps[0].state_dict()["param_groups"] == steps[1].state_dict()["param_groups"]
+    for a, b in zip(ours, theirs, strict=True):
+        assert torch.equal(steps[0].state[a]["momentum_buffer"], steps[1].state[b]["momentum_buffer"])
+        assert float((a - b).detach().abs().max()) < 0.02 * 3 * 0.05 * 10**0.5  # torch's products are in bfloat16
+
+
+@pytest.mark.parametrize("shape", [(5, 9), (9, 5), (7, 7)])
+def test_orthogonalising_keeps_singular_vectors_and_puts_values_through_the_polynomial(shape, monkeypatch):
+    monkeypatch.setattr("trifold.common.train.muon.multiplies_bfloat16", lambda kind: False)
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(2))
+    a, b, c = coefficients = (3.4445, -4.7750, 2.0315)
+    u, s, v = torch.linalg.svd(x.double(), full_matrices=False)
+    s = s / s.norm(dim=-1, keepdim=True)
+    for _ in range(5):
+        s = a * s + b * s**3 + c * s**5
+    expected = u @ torch.diag_embed(s) @ v
+    assert torch.allclose(orthogonalised(x, coefficients, 5).double(), expected, atol=2e-5)

@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import threading
+import warnings
 from dataclasses import dataclass, replace
 
 import pytest
@@ -235,6 +236,29 @@ def test_precision_comes_from_the_launcher_unless_given(tmp_path, monkeypatch):
     train(config_for(tmp_path / "a", max_train_steps=1), Spy(), spy, Points())
     train(config_for(tmp_path / "b", max_train_steps=1, mixed_precision="no"), Spy(), spy, Points())
     assert seen == [False, True, False, False]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of what a CPU does")
+@pytest.mark.parametrize("units", [True, False])
+def test_auto_takes_bf16_where_there_are_units_and_bf16_without_is_warned_of(tmp_path, monkeypatch, units):
+    seen, warned = [], []
+    for module in ("precision", "train.setup"):
+        monkeypatch.setattr(f"trifold.common.{module}.multiplies_bfloat16", lambda kind: units)
+
+    class Spy(Tiny):
+        def forward(self, x):
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().forward(x)
+
+    for precision in ("auto", "bf16"):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train(
+                config_for(tmp_path / precision, max_train_steps=1, mixed_precision=precision), Spy(), loss_fn, Points()
+            )
+        warned.append(any("no bfloat16 units: float32 is several times faster" in str(w.message) for w in caught))
+    assert seen == [units, True]
+    assert warned == [False, not units]
 
 
 def test_validation_sees_the_averages_and_tensorboard_the_results(tmp_path, monkeypatch):

@@ -41,7 +41,7 @@ def autoencoder_training() -> AutoencoderTraining:
         lr_scheduler="cosine",
         lr_warmup_steps=100,
         adam_beta2=0.99,
-        mixed_precision="bf16",
+        mixed_precision="auto",
         compile=False,
         use_ema=True,
         ema_decay=0.995,

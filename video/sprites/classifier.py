@@ -86,7 +86,7 @@ def classifier_training() -> ClassifierTraining:
         learning_rate=3e-3,
         lr_scheduler="cosine",
         lr_warmup_steps=200,
-        mixed_precision="bf16",
+        mixed_precision="auto",
         use_ema=True,
         ema_decay=0.995,
         dataloader_num_workers=1,

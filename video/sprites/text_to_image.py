@@ -60,7 +60,7 @@ def text_to_image_training() -> TextToImageTraining:
         lr_warmup_steps=200,
         lr_end=2e-5,
         adam_beta2=0.99,
-        mixed_precision="bf16",
+        mixed_precision="auto",
         compile=False,
         use_ema=True,
         ema_decay=0.999,
