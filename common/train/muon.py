@@ -23,10 +23,10 @@ class Muon(torch.optim.Muon):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            matrices = [p for p in group["params"] if p.grad is not None]
-            shapes: dict[tuple[int, ...], list[Tensor]] = {}
-            for p in matrices:
-                shapes.setdefault((*p.shape, str(p.device)), []).append(p)
+            shapes: dict[tuple[torch.Size, torch.device], list[Tensor]] = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes.setdefault((p.shape, p.device), []).append(p)
             for same in shapes.values():
                 self._update(same, group)
         return loss

@@ -23,7 +23,8 @@ def open_accelerator(config: TrainConfig) -> Iterator[Accelerator]:
     found = is_initialized()
     precision = config.mixed_precision
     if precision == "auto":
-        precision = "bf16" if multiplies_bfloat16(process_state().device.type) else "no"
+        device = process_state().device
+        precision = "bf16" if device is not None and multiplies_bfloat16(device.type) else "no"
     accelerator = Accelerator(
         mixed_precision=precision,
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=config.gradient_accumulation_steps),
