@@ -21,7 +21,7 @@ from .cloud import PointCloud
 from .conditioning import NO_CLASS, PointCondition, class_labels
 from .diffusion_config import PointDiffusionConfig
 from .errors import PointCloudError
-from .latent import LatentPrior, ShapeEncoder, kl_to_standard_normal, slerp
+from .latent import LATENT_SHIFT, LatentPrior, ShapeEncoder, kl_to_standard_normal, slerp
 from .process import (
     DEFAULT_SAMPLER,
     DEFAULT_STEPS,
@@ -154,7 +154,7 @@ class PointDiffusion(PretrainedModel):
         denoiser = self.prior.denoiser()
         if guidance_scale != 1 and cond is not None:
             denoiser = guided(denoiser, guidance_scale, torch.full_like(cond, NO_CLASS))
-        return edm_heun(denoiser, start, steps, cond)
+        return edm_heun(denoiser, start, sampling_times(steps, LATENT_SHIFT), cond)
 
     def points(
         self,

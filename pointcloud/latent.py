@@ -17,6 +17,10 @@ from ..common.nn import AdaLNZero, AttentionBranch, Block, FeedForwardBranch, Fo
 from ..common.transformer import BlockStack
 from .conditioning import ConditionEmbedding, PointCondition
 
+LATENT_SHIFT = 0.3
+"""Noise levels of latents are visited times this, see `shifted_time`: those of one class differ by a tenth of what all
+differ by, and even steps end too coarsely for that."""
+
 
 @dataclass(frozen=True)
 class ShapeEncoderConfig:

@@ -3,7 +3,7 @@
 Beside the points the prior runs after an encoder that moves, and shares its learning rate and number of updates. By
 itself an update costs a hundredth of one of the points', so that it can be trained until it has learnt the latents.
 
-Shape letters: B clouds of a batch, S clouds, Z shape latent.
+Shape letters: B clouds of a batch, S clouds, V views of each, Z shape latent.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..common.diffusion import Denoiser, DenoisingLoss
+from ..common.diffusion import Denoiser, DenoisingLoss, shifted_time
 from ..common.train import SampleNoise, TrainResult, process_state, train
 from .conditioning import NO_CLASS
 from .diffusion import PointDiffusion
-from .latent import ShapeEncoder
+from .latent import LATENT_SHIFT, ShapeEncoder
 from .training_data import TrainingClouds
 
 if TYPE_CHECKING:
@@ -52,24 +52,27 @@ class PriorStage:
 
 @dataclass(frozen=True, eq=False)
 class EncodedClouds:
-    """A dataset of (mean [Z], standard deviation [Z], label): the encoder's Gaussian of every training cloud."""
+    """A dataset of (means [V, Z], standard deviations [V, Z], label): the encoder's Gaussians of every training cloud,
+    one for each of V disjoint views of its points. What the encoder makes of other points of a shape is another latent."""
 
     mean: Tensor
-    """Float32 [S, Z]."""
+    """Float32 [S, V, Z]."""
     std: Tensor
-    """Float32 [S, Z]."""
+    """Float32 [S, V, Z]."""
     labels: Tensor
     """Long [S]."""
 
     @classmethod
     @torch.no_grad()
     def encode(cls, encoder: ShapeEncoder, clouds: TrainingClouds, num_points: int) -> EncodedClouds:
-        """From the first `num_points` of each cloud as it is: augmentations are not for what is to be generated."""
+        """Views of `num_points` of each cloud as it is: augmentations are not for what is to be generated."""
         device = next(encoder.parameters()).device
+        views = max(1, clouds.points.shape[1] // num_points)
         found = []
         for part in clouds.points.split(ENCODED_AT_ONCE):
-            mean, log_variance = encoder(part[:, :num_points].to(device).float())
-            found.append(torch.stack([mean, (0.5 * log_variance).exp()]).cpu())
+            seen = part[:, : views * num_points].unflatten(1, (views, -1)).flatten(0, 1)
+            mean, log_variance = encoder(seen.to(device).float())
+            found.append(torch.stack([mean, (0.5 * log_variance).exp()]).unflatten(1, (-1, views)).cpu())
         mean, std = torch.cat(found, dim=1)
         return cls(mean, std, clouds.labels)
 
@@ -83,12 +86,15 @@ class EncodedClouds:
 def prior_loss(
     net: nn.Module, batch: Sequence[Tensor], noise: SampleNoise, *, model: PointDiffusion, class_dropout: float
 ) -> Tensor:
-    """Denoising loss of means [B, Z], standard deviations [B, Z] and labels [B]; `net` is the prior of `model`."""
+    """Denoising loss of means and standard deviations [B, V, Z] and labels [B]; `net` is the prior of `model`."""
     assert model.prior is not None
-    mean, std, labels = batch
+    means, stds, labels = batch
     path = model.prior.path
+    view = (noise.rand() * means.shape[1]).long()
+    mean, std = (x[torch.arange(len(x), device=x.device), view] for x in (means, stds))
     latents = mean + std * noise.randn_like(mean)
-    t = path.t_min + (path.t_max - path.t_min) * noise.rand()
+    t = shifted_time(path.t_min + (path.t_max - path.t_min) * noise.rand(), LATENT_SHIFT)
+    t = t.clamp(path.t_min, path.t_max).float()
     told = torch.where(noise.rand() < class_dropout, NO_CLASS, labels) if model.config.class_names else None
     return DenoisingLoss()(Denoiser(net, path, "v"), latents, noise.randn_like(latents), t, told).total.float()
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from trifold.common.diffusion import shifted_time
 from trifold.common.train import SampleNoise, TrainState, loop
 from trifold.pointcloud import training as training_module
 from trifold.pointcloud.diffusion import PointDiffusion
@@ -22,24 +23,30 @@ def clouds_of(count=6, points=24):
     return TrainingClouds(stored, torch.arange(count) % 3, ("chair", "mug", "table"), Normalisation())
 
 
-def test_clouds_are_encoded_as_the_encoder_says():
-    model, clouds = tiny_model(), clouds_of(200)
+def test_clouds_are_encoded_as_the_encoder_says_view_by_view():
+    model, clouds = tiny_model(), clouds_of(200, points=50)
     found = EncodedClouds.encode(model.encoder, clouds, 16)
-    mean, log_variance = model.encoder(clouds.points[130:131, :16].float())
-    torch.testing.assert_close(found[130][0], mean[0])
-    torch.testing.assert_close(found[130][1], (0.5 * log_variance[0]).exp())
-    assert (len(found), int(found[130][2])) == (200, 130 % 3)
+    for view in range(3):
+        mean, log_variance = model.encoder(clouds.points[130:131, 16 * view : 16 * view + 16].float())
+        torch.testing.assert_close(found[130][0][view], mean[0])
+        torch.testing.assert_close(found[130][1][view], (0.5 * log_variance[0]).exp())
+    assert (len(found), found.mean.shape, int(found[130][2])) == (200, (200, 3, 5), 130 % 3)
+    assert EncodedClouds.encode(model.encoder, clouds, 64).mean.shape[1] == 1  # all that there are
 
 
 def test_the_loss_is_that_of_the_first_stage():
-    """The same latents, times and noise give the mean of `PointDiffusion.forward`'s losses of the prior."""
-    model, latents = tiny_model(), torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
-    batch = latents, torch.zeros(6, 5), torch.arange(6) % 3
+    """Other latents than those of the views that are drawn do not count; times are drawn at lower noise."""
+    model, both = tiny_model(), torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(0))
+    batch = both, torch.zeros(6, 2, 5), torch.arange(6) % 3
     noise = SampleNoise(0, range(6))
     loss = prior_loss(model.prior, batch, noise, model=model, class_dropout=0.0)
     again = SampleNoise(0, range(6))
+    view = (2 * again.rand()).long()
+    assert set(view.tolist()) == {0, 1}
+    latents = both[torch.arange(6), view]
     again.randn(5)
     t = model.prior.path.t_min + (model.prior.path.t_max - model.prior.path.t_min) * again.rand()
+    t = shifted_time(t, 0.3).float()
     again.rand()
     eps = again.randn(5)
     path = model.prior.path
@@ -53,7 +60,7 @@ def test_it_learns_the_latents_of_each_class():
     model = tiny_model(class_names=("a", "b"), latent_dim=2, prior=LatentPriorConfig(width=32, depth=2))
     centres = torch.tensor([[1.5, 0.0], [-1.0, 1.0]])
     labels = torch.arange(64) % 2
-    data = centres[labels], torch.full((64, 2), 0.1), labels
+    data = centres[labels][:, None], torch.full((64, 1, 2), 0.1), labels
     optimizer = torch.optim.Adam(model.prior.parameters(), lr=5e-3)
     for step in range(300):
         noise = SampleNoise(0, range(64 * step, 64 * step + 64))
@@ -141,6 +148,6 @@ def test_settings_without_meaning_are_told():
 
 def test_loss_without_classes_asks_for_none():
     model = tiny_model(class_names=())
-    batch = torch.zeros(4, 5), torch.ones(4, 5), torch.zeros(4, dtype=torch.long)
+    batch = torch.zeros(4, 1, 5), torch.ones(4, 1, 5), torch.zeros(4, dtype=torch.long)
     loss = prior_loss(model.prior, batch, SampleNoise(0, range(4)), model=model, class_dropout=0.5)
     assert bool(loss.isfinite())
