@@ -110,8 +110,9 @@ class PointCloudTraining(TrainConfig):
 
 
 def procedural_small() -> PointCloudTraining:
-    """The shipped model: below 4 M parameters, trained on procedural shapes on a CPU in bfloat16. (Its own weights had
-    8,400 updates towards the drawn points, with a larger `kl_weight`, and 4,000 from 2e-3 on with these settings.)"""
+    """The shipped model: below 4 M parameters, trained on procedural shapes on a CPU. (Its own weights had 8,400 updates
+    towards the drawn points, with a larger `kl_weight`, 4,000 from 2e-3 on with these settings, and 25,000 of the
+    prior.)"""
     return PointCloudTraining(
         output_dir=Path("runs/pointcloud-procedural"),
         train_batch_size=32,
@@ -131,11 +132,12 @@ def procedural_small() -> PointCloudTraining:
         num_points=512,
         latent_dropout=0.05,
         kl_weight=3e-7,
-        prior_stage=PriorStage(steps=8_000, learning_rate=4e-3),
+        prior_stage=PriorStage(steps=16_000, learning_rate=4e-3),
         time_shift=0.6,
         model=PointDiffusionConfig(
             net=PointTransformerConfig(num_stages=4, reader_depth=1, reader_heads=4, reader_mult=2.5, cond_width=80),
             latent_dim=48,
+            sampling_shift=0.6,
             encoder=ShapeEncoderConfig(width=96, point_width=64, num_tokens=16),
             prior=LatentPriorConfig(width=128, depth=3),
         ),
