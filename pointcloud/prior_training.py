@@ -53,7 +53,7 @@ class PriorStage:
 @dataclass(frozen=True, eq=False)
 class EncodedClouds:
     """A dataset of (means [V, Z], standard deviations [V, Z], label): the encoder's Gaussians of every training cloud,
-    one for each of V disjoint views of its points. What the encoder makes of other points of a shape is another latent."""
+    one for each of V disjoint views of its points, for other points of a shape give another latent."""
 
     mean: Tensor
     """Float32 [S, V, Z]."""
