@@ -111,7 +111,8 @@ class PointCloudTraining(TrainConfig):
 
 def procedural_small() -> PointCloudTraining:
     """The shipped model: below 4 M parameters, trained on procedural shapes on a CPU. (Its own weights had 8,400
-    updates towards the drawn points, with a larger `kl_weight`, and 4,000 from 2e-3 on with these settings.)"""
+    updates towards the drawn points, with a larger `kl_weight`, 4,000 from 2e-3 on with these settings, and 25,000 of
+    the prior.)"""
     return PointCloudTraining(
         output_dir=Path("runs/pointcloud-procedural"),
         train_batch_size=32,
