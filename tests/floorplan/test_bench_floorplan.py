@@ -151,7 +151,8 @@ def test_each_training_step_gets_a_batch_without_tables(scripts):
 
 def test_what_is_wanted_is_said_of_the_packed_network_alone(scripts, monkeypatch):
     program, timing = scripts["bench_floorplan"], scripts["bench_measure"].Timing
-    seconds = dict(zip(program.CANDIDATES, (8.0, 6.0, 2.0, 5.0, 4.0, 1.0), strict=True))
+    monkeypatch.setattr(scripts["bench_measure"], "multiplies_bfloat16", lambda kind: True)
+    seconds = dict(zip(program.candidates("cpu"), (8.0, 6.0, 2.0, 5.0, 4.0, 1.0), strict=True))
     timings = {c: timing(s, s, None) for c, s in seconds.items()}
     errors = dict.fromkeys(timings, 1e-6)
     for amx in (False, True):
@@ -164,6 +165,15 @@ def test_what_is_wanted_is_said_of_the_packed_network_alone(scripts, monkeypatch
         assert (half["wanted"], half["reached"]) == ((6.0, True) if amx else (None, None))
         others = [row for key, row in rows.items() if key[0] != "packed"]
         assert all(row["wanted"] is None and row["reached"] is None for row in others)
+
+
+def test_bfloat16_is_left_out_where_it_is_imitated(scripts, monkeypatch):
+    program = scripts["bench_floorplan"]
+    for units in (True, False):
+        monkeypatch.setattr(scripts["bench_measure"], "multiplies_bfloat16", lambda kind, units=units: units)
+        found = program.candidates("cpu")
+        assert found[0] == program.FIRST
+        assert {dtype for _, dtype in found} == ({"float32", "bfloat16"} if units else {"float32"})
 
 
 def test_pairs_are_counted_as_the_masks_have_them(scripts):
@@ -212,6 +222,7 @@ def test_exponents_tell_how_cost_grows(scripts):
 
 def test_all_tables_at_tiny_sizes(scripts, monkeypatch, capsys, tmp_path):
     program = scripts["bench_floorplan"]
+    monkeypatch.setattr(scripts["bench_measure"], "multiplies_bfloat16", lambda kind: True)
     for module in (program, scripts["bench_floorplan_plans"]):
         monkeypatch.setattr(module, "in_fresh_process", lambda function, *args: function(*args))
     arguments = ["--quick", "--devices", "cpu", "--threads", str(torch.get_num_threads())]

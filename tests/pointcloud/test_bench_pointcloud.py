@@ -120,6 +120,7 @@ def test_exponents_tell_how_cost_grows(scripts, monkeypatch):
 
 def test_all_tables_at_tiny_sizes(scripts, monkeypatch, capsys, tmp_path):
     program = scripts["bench_pointcloud"]
+    monkeypatch.setattr(scripts["bench_measure"], "multiplies_bfloat16", lambda kind: True)
     monkeypatch.setattr(program, "in_fresh_process", lambda function, *args: function(*args))
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)  # the program sets it; afterwards it is as before
     arguments = ["--quick", "--devices", "cpu", "--threads", str(torch.get_num_threads())]

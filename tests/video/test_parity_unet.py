@@ -17,6 +17,7 @@ from . import golden
 
 # Half to a tenth of what the records' README allows; the mistakes it lists move outputs by at least 0.16.
 OUTPUT, LOSS, GRADIENT = 2e-5, 1e-6, 2e-4
+ACTIVATION = 5e-5  # what was recorded with them: the last norm magnifies how a processor rounds, 2.5e-5 with AVX2
 
 both_sets = pytest.mark.parametrize("name", golden.SETS)
 both_weights = pytest.mark.parametrize("weights", golden.WEIGHTS)
@@ -117,7 +118,7 @@ def test_activations() -> None:
     assert len(found) == 14
     for name, expected in recorded.items():
         same = as_recorded(found[name], expected, name.rpartition(".")[2], data["latents"].shape[2])
-        assert golden.worst(same, expected) < OUTPUT, name
+        assert golden.worst(same, expected) < ACTIVATION, name
 
 
 @both_sets
