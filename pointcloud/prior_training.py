@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..common.diffusion import Denoiser, DenoisingLoss, shifted_time
+from ..common.diffusion import Denoiser, DenoisingLoss
 from ..common.train import SampleNoise, TrainResult, process_state, train
 from .conditioning import NO_CLASS
 from .diffusion import PointDiffusion
 from .latent import LATENT_SHIFT, ShapeEncoder
+from .process import training_times
 from .training_data import TrainingClouds
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class EncodedClouds:
         device = next(encoder.parameters()).device
         views = max(1, clouds.points.shape[1] // num_points)
         found = []
-        for part in clouds.points.split(ENCODED_AT_ONCE):
+        for part in clouds.points.split(max(1, ENCODED_AT_ONCE // views)):
             seen = part[:, : views * num_points].unflatten(1, (views, -1)).flatten(0, 1)
             mean, log_variance = encoder(seen.to(device).float())
             found.append(torch.stack([mean, (0.5 * log_variance).exp()]).unflatten(1, (-1, views)).cpu())
@@ -93,8 +94,7 @@ def prior_loss(
     view = (noise.rand() * means.shape[1]).long()
     mean, std = (x[torch.arange(len(x), device=x.device), view] for x in (means, stds))
     latents = mean + std * noise.randn_like(mean)
-    t = shifted_time(path.t_min + (path.t_max - path.t_min) * noise.rand(), LATENT_SHIFT)
-    t = t.clamp(path.t_min, path.t_max).float()
+    t = training_times(path, noise.rand(), LATENT_SHIFT)
     told = torch.where(noise.rand() < class_dropout, NO_CLASS, labels) if model.config.class_names else None
     return DenoisingLoss()(Denoiser(net, path, "v"), latents, noise.randn_like(latents), t, told).total.float()
 

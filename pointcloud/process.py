@@ -48,6 +48,12 @@ def sampling_times(steps: int, shift: float) -> list[float]:
     return shifted_time(torch.linspace(1, 0, steps + 1, dtype=torch.float64), shift).tolist()
 
 
+def training_times(path: VPCosinePath, share: Tensor, shift: float) -> Tensor:
+    """Times of `path` in float32 for uniform shares in [0, 1), at noise levels times `shift`."""
+    t = path.t_min + (path.t_max - path.t_min) * share
+    return shifted_time(t, shift).clamp(path.t_min, path.t_max).float()
+
+
 def sampler_named(name: str, shift: float = 1.0) -> Sampler:
     """The samplers a user can name: ancestral "ddpm", "ddim", EDM's "heun", the plain "ode" by Heun, DPM-Solver++ 2M.
 

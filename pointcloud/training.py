@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..common.diffusion import shifted_time
 from ..common.diffusion.losses import Weighting
 from ..common.train import SampleNoise, TrainConfig, TrainResult, process_state, train
 from .cloud import PointCloud
@@ -28,7 +27,7 @@ from .errors import PointCloudError
 from .latent import LatentPriorConfig, ShapeEncoderConfig
 from .normalise import NormalisationMode
 from .prior_training import PriorStage, train_prior
-from .process import PointLosses, TrainingBatch, point_path
+from .process import PointLosses, TrainingBatch, point_path, training_times
 from .sources import PROCEDURAL, CloudSource, open_source
 from .training_data import TrainingClouds, prepare_clouds
 from .transformer import PointTransformerConfig
@@ -222,17 +221,16 @@ def draw_batch(points: Tensor, labels: Tensor, noise: SampleNoise, config: Point
     seen = min(config.encoder_points, kept)  # the last ones: none of them is denoised where there are enough
     path = point_path()
     draws = config.prior_draws if latent else 0
-    span = path.t_max - path.t_min
     return TrainingBatch(
         points=denoised,
         seen=points.gather(1, rows[:, kept - seen :]),
         references=points if config.stable_target else points[:, :0],
         labels=torch.where(noise.rand() < config.class_dropout, NO_CLASS, labels),
         keep_shape=noise.rand() >= config.latent_dropout,
-        t=shifted_time(path.t_min + span * noise.rand(), config.time_shift).clamp(path.t_min, path.t_max).float(),
+        t=training_times(path, noise.rand(), config.time_shift),
         noise=noise.randn_like(denoised),
         posterior_noise=noise.randn(1 + draws, latent),
-        prior_t=path.t_min + span * noise.rand(draws),
+        prior_t=path.t_min + (path.t_max - path.t_min) * noise.rand(draws),
         prior_noise=noise.randn(draws, latent),
     )
 

@@ -34,7 +34,7 @@ def test_clouds_are_encoded_as_the_encoder_says_view_by_view():
     assert EncodedClouds.encode(model.encoder, clouds, 64).mean.shape[1] == 1  # all that there are
 
 
-def test_the_loss_is_that_of_the_first_stage():
+def test_the_loss_is_that_of_the_views_and_times_drawn():
     """Other latents than those of the views that are drawn do not count; times are drawn at lower noise."""
     model, both = tiny_model(), torch.randn(6, 2, 5, generator=torch.Generator().manual_seed(0))
     batch = both, torch.zeros(6, 2, 5), torch.arange(6) % 3
