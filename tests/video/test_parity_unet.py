@@ -17,7 +17,8 @@ from . import golden
 
 # Half to a tenth of what the records' README allows; the mistakes it lists move outputs by at least 0.16.
 OUTPUT, LOSS, GRADIENT = 2e-5, 1e-6, 2e-4
-ACTIVATION = 5e-5  # what was recorded with them: the last norm magnifies how a processor rounds, 2.5e-5 with AVX2
+# These two are large or magnified by a norm: 2.5e-5 from how an AVX2 processor rounds; the records' README allows 5e-5.
+ROUNDED_MOST = {"mid_block": 5e-5, "conv_norm_out": 5e-5}
 
 both_sets = pytest.mark.parametrize("name", golden.SETS)
 both_weights = pytest.mark.parametrize("weights", golden.WEIGHTS)
@@ -118,7 +119,7 @@ def test_activations() -> None:
     assert len(found) == 14
     for name, expected in recorded.items():
         same = as_recorded(found[name], expected, name.rpartition(".")[2], data["latents"].shape[2])
-        assert golden.worst(same, expected) < ACTIVATION, name
+        assert golden.worst(same, expected) < ROUNDED_MOST.get(name, OUTPUT), name
 
 
 @both_sets
