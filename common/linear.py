@@ -1,10 +1,10 @@
-"""`Linear`, `leaky_linear`: torch's layer, on oneDNN on a CPU, in inference in one pass with what may follow it.
+"""`Linear`, `leaky_linear`: torch's layer, on oneDNN where that is faster, in one pass with the activation if it may.
 
-Torch multiplies float32 matrices on a CPU with MKL, which on processors of other makers leaves some of the speed to
-oneDNN: 1,862 x 512 by 512 x 512 on one AVX-512 core of AMD takes 10.6 ms there and 9.9 ms here, denoising a packed
-batch of floorplans 8 % less time; forward and backward together take 5 % less. Torch ships both; the kernel it calls
-for half precision anyway is used by name, and spares that precision a pass for the activation: the layers of Luo & Hu
-take 9 % less time.
+Torch multiplies float32 matrices on a CPU with MKL, which on processors of other makers leaves some of the speed of
+AVX-512 to oneDNN: 1,862 x 512 by 512 x 512 on one such core of AMD takes 10.6 ms there and 9.9 ms here, denoising a
+packed batch of floorplans 8 % less time; forward and backward together take 5 % less. With AVX2 alone MKL is the faster
+by 10 %. Torch ships both; the kernel it calls for half precision anyway is used by name, and spares that precision a
+pass for the activation: the layers of Luo & Hu take 9 % less time.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
 
 LEAST_PRODUCTS = 2**21  # multiplications below which what a call of oneDNN costs is more than it saves
+ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # than MKL at a product by itself
 
 
 class Linear(nn.Linear):
     """`x W^T + b`: x [..., in_features] -> [..., out_features], equal to nn.Linear's to rounding."""
 
     def forward(self, input: Tensor, relu: bool = False) -> Tensor:
-        """nn.Linear's forward, then max(0, .) for `relu`; a large product in float32 on a CPU by oneDNN."""
-        if _is_large(input, self.weight) and input.dtype == torch.float32 and _is_plain(input, self.weight):
+        """nn.Linear's forward, then max(0, .) for `relu`; a large float32 product on a CPU with AVX-512 by oneDNN."""
+        by_onednn = input.dtype == torch.float32 and ONEDNN_IS_FASTER
+        if by_onednn and _is_large(input, self.weight) and _is_plain(input, self.weight):
             if not torch.is_grad_enabled():
                 return _product(input, self.weight, self.bias, "relu" if relu else "none")
             out = _OneDNNLinear.apply(input, self.weight, self.bias)

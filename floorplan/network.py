@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..common.linear import Linear
-from ..common.nn import FourierFeatures, TimeEmbedding, house_diffusion_block, quantised_bits
+from ..common.nn import Block, FourierFeatures, TimeEmbedding, house_diffusion_block, quantised_bits
+from .first_block import FirstBlock, ShortWay
 from .tokens import INDEX_FEATURES, NUM_TYPES, SIZE_FEATURES, IndexEncoding, PlanCondition
 
 NUM_BITS = 8
@@ -121,7 +122,16 @@ class HouseNet(nn.Module):
         return (x[:, :, None, :] + fractions[None, None, :, None] * step[:, :, None, :]).flatten(2)
 
     def embed(self, cond: PlanCondition) -> PlanCondition:
-        """Project the condition features once; a sampling run reuses the result at every step."""
+        """Project the condition features once; a sampling run, which needs no gradients, reuses the result at every
+        step, and with it the first block's short way."""
+        cond = self._embedded(cond)
+        if cond.first_block is None and not torch.is_grad_enabled():
+            block = self.blocks[0]
+            assert isinstance(block, Block)
+            cond = replace(cond, first_block=FirstBlock(block, self.coordinate_in, self.condition_in))
+        return cond
+
+    def _embedded(self, cond: PlanCondition) -> PlanCondition:
         if cond.embedded is not None:
             return cond
         return replace(cond, embedded=self.condition_in(cond.features.to(self.condition_in.weight.dtype))[None])
@@ -137,18 +147,30 @@ class HouseNet(nn.Module):
         Returns:
             [1, M, channels] in float32: eps, x0 or v, as configured.
         """
-        cond = self.embed(cond)
-        t = torch.as_tensor(t, device=x.device)
-        if self._in_pieces(x, cond):
-            parts = [self(x[:, i], t if t.numel() == 1 else t[plans], part) for plans, i, part in cond.pieces]
-            return torch.cat(parts, dim=1)
-        time = self.time_in(t.reshape(-1))
-        time = time[None] if t.numel() == 1 else time[cond.plan_index][None]
+        cond = self._embedded(cond)
+        time = self.time_in(torch.as_tensor(t, device=x.device).reshape(-1))
+        first = None
+        if cond.first_block is not None and len(time) == 1 and not (torch.is_grad_enabled() or self.training):
+            first = cond.first_block.at(time[0])
+        if not self._in_pieces(x, cond):
+            return self._predict(x, time, cond, first)
+        parts = [
+            self._predict(x[:, i], time if len(time) == 1 else time[plans], part, first)
+            for plans, i, part in cond.pieces
+        ]
+        return torch.cat(parts, dim=1)
+
+    def _predict(self, x: Tensor, time: Tensor, cond: PlanCondition, first: ShortWay | None) -> Tensor:
+        """forward for embedded times [1, D] or [P, D]; `first`: a short way through the first block, if any."""
+        assert cond.embedded is not None
         tokens = self.edges(x.float(), cond)
         if self.fourier is not None:
             tokens = torch.cat([tokens, self.fourier(x)], dim=-1)
+        time = time if len(time) == 1 else time[cond.plan_index]
         h = self.coordinate_in(tokens.to(self.coordinate_in.weight.dtype)) + cond.embedded + time
-        for block in self.blocks:
+        if first is not None:
+            h = first(h, torch.cat([tokens[0], cond.features], dim=-1), cond.layouts)
+        for block in self.blocks[0 if first is None else 1 :]:
             h = self._run(block, h, cond)
         h = self.head[1](self.head[0](h).relu())
         return self.head[2](h).float()
@@ -166,7 +188,7 @@ class HouseNet(nn.Module):
         """
         if not self.config.has_bits:
             raise ValueError("this model has no discrete branch (num_bit_layers is 0 or analog_bits is set)")
-        cond = self.embed(cond)
+        cond = self._embedded(cond)
         assert cond.embedded is not None
         if self._in_pieces(x, cond):
             alpha, sigma = (level.expand(1, x.shape[1], 1) for level in (alpha, sigma))

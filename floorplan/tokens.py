@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..common.attention import SegmentLayout
+from .first_block import FirstBlock
 from .rooms import RoomType
 
 NUM_TYPES = 25
@@ -123,6 +124,7 @@ class PlanCondition:
         layouts: "rooms", "doors", "plan": the three attentions' reads.
         specs: the plans as they were packed, in order.
         embedded: [1, M, D], the net's projection of `features`, computed once per sampling run.
+        first_block: the net's first block as it samples, composed once per sampling run.
     """
 
     features: Tensor
@@ -136,6 +138,7 @@ class PlanCondition:
     index_encoding: IndexEncoding
     with_sizes: bool
     embedded: Tensor | None = None
+    first_block: FirstBlock | None = None
 
     @property
     def num_plans(self) -> int:
@@ -157,7 +160,8 @@ class PlanCondition:
         tokens = keep.to(self.plan_index.device)[self.plan_index].nonzero()[:, 0]
         chosen = [spec for spec, kept in zip(self.specs, keep.tolist(), strict=True) if kept]
         part = pack(chosen, index_encoding=self.index_encoding, with_sizes=self.with_sizes).to(self.plan_index.device)
-        return tokens, part if self.embedded is None else replace(part, embedded=self.embedded[:, tokens])
+        embedded = None if self.embedded is None else self.embedded[:, tokens]
+        return tokens, replace(part, embedded=embedded, first_block=self.first_block)
 
     @cached_property
     def pieces(self) -> tuple[tuple[slice, slice, PlanCondition], ...]:

@@ -72,10 +72,16 @@ class Attention(nn.Module):
         Raises as :func:`attend` does.
         """
         context = x if context is None else context
-        q, k, v = (
-            project(tokens).unflatten(-1, (self.heads, -1))
-            for project, tokens in ((self.to_q, x), (self.to_k, context), (self.to_v, context))
-        )
+        return self.read(self.to_q(x), self.to_k(context), self.to_v(context), layout, backend=backend)
+
+    def read(
+        self, q: Tensor, k: Tensor, v: Tensor, layout: SegmentLayout | None = None, *, backend: Backend = "auto"
+    ) -> Tensor:
+        """forward after `to_q`, `to_k` and `to_v`, for a caller that has a shorter way to what they give.
+
+        q: [B, M, H D]; k, v: [B, N, H D]; layout as in forward -> [B, M, C].
+        """
+        q, k, v = (tokens.unflatten(-1, (self.heads, -1)) for tokens in (q, k, v))
         if self.norm_q is not None and self.norm_k is not None:
             # In the weights' dtype: float32 under autocast. The kernels want one dtype for all three.
             wide = self.norm_q.weight.dtype

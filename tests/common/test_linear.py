@@ -13,6 +13,12 @@ from trifold.common.linear import Linear, leaky_linear
 SIZE = 256, 96, 96  # rows, in, out: more products than LEAST_PRODUCTS
 
 
+@pytest.fixture(autouse=True)
+def onednn_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layer's own kernel is tested on every processor, whether it is the faster one there or not."""
+    monkeypatch.setattr(linear, "ONEDNN_IS_FASTER", True)
+
+
 def layers(bias: bool = True) -> tuple[Linear, nn.Linear]:
     torch.manual_seed(0)
     ours, torchs = Linear(*SIZE[1:], bias=bias), nn.Linear(*SIZE[1:], bias=bias)
@@ -67,6 +73,14 @@ def test_only_large_products_take_the_kernel(calls: list[bool]) -> None:
             assert ours(x).dtype == torch.bfloat16
         ours.double()(x.double())
     assert calls == [linear._onednn_works(torch.float32), False]
+
+
+def test_where_torchs_product_is_the_faster_one_it_is_taken(calls: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "ONEDNN_IS_FASTER", False)
+    ours, torchs = layers()
+    x = torch.randn(*SIZE[:2])
+    assert torch.equal(ours(x, relu=True), torchs(x).relu())
+    assert calls == []
 
 
 def test_derivatives_and_maps_without_gradients_are_not_lost() -> None:
