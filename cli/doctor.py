@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..common.attention import KernelStatus, kernel_report
+from ..common.precision import multiplies_bfloat16
 
 # Installed name -> what it is for; all can be absent.
 OPTIONAL = {
@@ -61,13 +62,17 @@ def usable_cores() -> int:
 
 
 def bf16_verdict() -> str:
-    """Is bfloat16 worth using on this CPU? Decided by timing a matrix product, not by flags alone."""
+    """Is bfloat16 worth using on this CPU? Timed with a matrix product, beside what `mixed_precision="auto"` takes."""
     info = Path("/proc/cpuinfo")
     words = set(info.read_text().split()) if info.is_file() else set()
     units = [name for name, flag in (("AMX", "amx_bf16"), ("AVX-512 BF16", "avx512_bf16")) if flag in words]
     ratio = matmul_seconds(torch.float32) / matmul_seconds(torch.bfloat16)
     verdict = "accelerated" if ratio > 1.2 else "not accelerated"
-    return f"bfloat16 {verdict}: {ratio:.1f}x the speed of float32 ({', '.join(units) or 'no bf16 units reported'})"
+    auto = "bf16" if multiplies_bfloat16("cpu") else "float32"
+    return (
+        f"bfloat16 {verdict}: {ratio:.2g}x the speed of float32 ({', '.join(units) or 'no bf16 units reported'});\n      "
+        f'training with mixed_precision "auto" takes {auto}'
+    )
 
 
 def matmul_seconds(dtype: torch.dtype, size: int = 512, repeats: int = 5) -> float:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 import tyro
+from bench_measure import dtypes
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from trifold.common.attention import SegmentLayout, attend, dense_mask
@@ -36,7 +37,8 @@ class Bench:
     """Flags of the benchmark."""
 
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    dtypes: tuple[str, ...] = ()
+    """By default float32, and bfloat16 where the device has units for it."""
     only: str = ""
     """Run only the cases whose name contains this."""
     seconds: float = 0.4
@@ -170,7 +172,7 @@ def main(bench: Bench) -> None:
         if bench.only not in case.name:
             continue
         shape = f"[{case.batch}, {case.layout.num_queries}, {case.heads}, {case.dim}]"
-        for name in bench.dtypes:
+        for name in bench.dtypes or dtypes(bench.device):
             dtype: torch.dtype = getattr(torch, name)
             print(f"\n{case.name}  {shape} {name}\n  {'backend':16}{'ms':>10}{'TFLOP/s':>10}{'GB/s':>8}  vs dense")
             report(case, bench, dtype, limit)
