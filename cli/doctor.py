@@ -69,10 +69,9 @@ def bf16_verdict() -> str:
     ratio = matmul_seconds(torch.float32) / matmul_seconds(torch.bfloat16)
     verdict = "accelerated" if ratio > 1.2 else "not accelerated"
     auto = "bf16" if multiplies_bfloat16("cpu") else "float32"
-    return (
-        f"bfloat16 {verdict}: {ratio:.2g}x the speed of float32 ({', '.join(units) or 'no bf16 units reported'});\n      "
-        f'training with mixed_precision "auto" takes {auto}'
-    )
+    told = ", ".join(units) or "no bf16 units reported"
+    speed = f"bfloat16 {verdict}: {ratio:.2g}x the speed of float32 ({told})"
+    return f'{speed};\n      training with mixed_precision "auto" takes {auto}'
 
 
 def matmul_seconds(dtype: torch.dtype, size: int = 512, repeats: int = 5) -> float:

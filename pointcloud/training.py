@@ -24,7 +24,7 @@ from .conditioning import NO_CLASS
 from .diffusion import PointDiffusion
 from .diffusion_config import PointDiffusionConfig
 from .errors import PointCloudError
-from .latent import LatentPriorConfig, ShapeEncoderConfig
+from .latent import LATENT_SHIFT, LatentPriorConfig, ShapeEncoderConfig
 from .normalise import NormalisationMode
 from .prior_training import PriorStage, train_prior
 from .process import PointLosses, TrainingBatch, point_path, training_times
@@ -230,7 +230,7 @@ def draw_batch(points: Tensor, labels: Tensor, noise: SampleNoise, config: Point
         t=training_times(path, noise.rand(), config.time_shift),
         noise=noise.randn_like(denoised),
         posterior_noise=noise.randn(1 + draws, latent),
-        prior_t=path.t_min + (path.t_max - path.t_min) * noise.rand(draws),
+        prior_t=training_times(path, noise.rand(draws), LATENT_SHIFT),
         prior_noise=noise.randn(draws, latent),
     )
 

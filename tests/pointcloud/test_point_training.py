@@ -1,6 +1,7 @@
 """Training the point transformer: prepared clouds, what a step draws, which gradients flow; and it learns."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from trifold.pointcloud.diffusion import PointDiffusion
 from trifold.pointcloud.diffusion_config import PointDiffusionConfig
 from trifold.pointcloud.errors import PointCloudError
 from trifold.pointcloud.items import CloudItem
+from trifold.pointcloud.latent import LATENT_SHIFT
 from trifold.pointcloud.normalise import Normalisation
 from trifold.pointcloud.training import (
     PRESETS,
@@ -176,6 +178,10 @@ def test_labels_and_latents_are_hidden_as_often_as_asked_and_times_fill_the_path
     assert 0.99 < float(batch.t.max()) <= 1
     assert abs(float(batch.t.mean()) - 0.5) < 0.03
     assert batch.prior_t.shape == (2000, 3)
+    levels = (math.pi / 2 * batch.prior_t.double()).tan()  # noise over signal of the cosine path
+    assert (
+        abs(float(levels.median()) - LATENT_SHIFT) < 0.03
+    )  # where latents are sampled: 0.3 times the levels of even times
     late = draw_batch(points, labels, SampleNoise(0, range(2000)), config_for(time_shift=4.0))
     assert float(late.t.mean()) > 0.65
 
