@@ -125,7 +125,7 @@ class PointCloud:
         self,
         method: Method = "auto",
         *,
-        resolution: int = 96,
+        resolution: int | None = None,
         radius: float | None = None,
         smoothing: float | None = None,
         max_points: int | None = None,

@@ -165,7 +165,7 @@ def mesh(
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("mesh.glb"),
     *,
     method: Method = "auto",
-    resolution: int = 96,
+    resolution: int | None = None,
     smoothing: float | None = None,
 ) -> None:
     """Turn clouds into meshes.
@@ -174,7 +174,7 @@ def mesh(
         clouds: cloud files: .ply .obj .xyz .npy .npz .glb .gltf .off.
         out: .glb .obj .ply .stl (numbered if there are several clouds), or a folder, which also gets a page.
         method: auto takes gauss, whose meshes are always closed; alpha, poisson and ball_pivoting are there too.
-        resolution: grid cells along the longest side (gauss, poisson).
+        resolution: grid cells along the longest side (gauss, poisson); by default as the points' spacing asks for.
         smoothing: for gauss, 0 to 3; by default as the noise of the points asks for.
     """
     check_output(out, (*MESH_SUFFIXES, ""))

@@ -36,13 +36,15 @@ STIFFNESS = 0.08
 CALM, ROUGH = 0.09, 0.11
 MOST_SMOOTHING = 3.0
 LARGEST_RESOLUTION = 512
+# Cells along the longest side when none are asked for: two for each spacing of the points, within these.
+COARSE, FINE = 96, 192
 
 
 def cloud_to_mesh(
     cloud: PointCloud,
     method: Method = "auto",
     *,
-    resolution: int = 96,
+    resolution: int | None = None,
     radius: float | None = None,
     smoothing: float | None = None,
     max_points: int | None = None,
@@ -66,7 +68,9 @@ def cloud_to_mesh(
       0.77); without noise 0.70 % (0.81, 0.63, 0.68). It alone was watertight every time. For exact points of sheets
       thinner than the points are apart, alpha is better.
 
-    resolution: grid cells along the longest side, for gauss and poisson (whose octree has the next power of two).
+    resolution: grid cells along the longest side, for gauss and poisson (whose octree has the next power of two). None:
+    two for each spacing of the points, at least 96 and at most 192 (eight lamps, noise of 0.45 %: F-score at 1 % 0.83
+    instead of the 0.81 of 96).
     radius: of the ball of alpha and ball_pivoting, None for one fit for the spacing of the points.
     smoothing: for gauss without normals, 0 to 3; 0 passes the points, 1 suits noise with a standard deviation of 0.4 of
     their spacing, None estimates it (`noise_smoothing`).
@@ -80,7 +84,7 @@ def cloud_to_mesh(
     name = cloud.name or "cloud"
     if method not in METHODS:
         raise PointCloudError(f"method: expected one of {', '.join(METHODS)}, found {method!r}")
-    if not 8 <= resolution <= LARGEST_RESOLUTION:
+    if resolution is not None and not 8 <= resolution <= LARGEST_RESOLUTION:
         raise PointCloudError(f"resolution: expected 8 to {LARGEST_RESOLUTION}, found {resolution}")
     if radius is not None and not (math.isfinite(radius) and radius > 0):
         raise PointCloudError(f"radius: expected a positive number, found {radius}")
@@ -96,6 +100,7 @@ def cloud_to_mesh(
     centre, scale = (low + high) / 2, float((high - low).max())
     unit = (points - centre) / scale
     spacing = point_spacing(unit)
+    resolution = resolution or min(max(math.ceil(2 / spacing), COARSE), FINE)
     ball = radius / scale if radius is not None else None
     if method == "alpha":
         used, faces = np.unique(alpha_faces(unit, ball or ALPHA_RADIUS * spacing, name), return_inverse=True)

@@ -359,6 +359,18 @@ def test_settings_out_of_range(options: dict, message: str) -> None:
         cloud_to_mesh(PointCloud(_sphere(50)), **options)
 
 
+def test_thin_poles_get_the_cells_they_need_and_others_no_more() -> None:
+    rng = np.random.default_rng(0)
+    turn, height = rng.uniform(0, 2 * np.pi, 900), rng.uniform(0, 1, 900)
+    pole = PointCloud(np.stack([0.012 * np.cos(turn), height, 0.012 * np.sin(turn)], axis=1))
+    coarse, own, fine = (pole.to_mesh(resolution=cells) for cells in (96, None, 192))
+    volume = np.pi * 0.012**2
+    assert abs(own.volume - volume) < 0.05 * volume < 0.1 * volume < abs(coarse.volume - volume)
+    assert np.array_equal(own.vertices, fine.vertices)
+    ball = PointCloud(_sphere(300))
+    assert np.array_equal(ball.to_mesh().vertices, ball.to_mesh(resolution=96).vertices)
+
+
 @pytest.mark.parametrize("unit", [1e-9, 1e9])
 def test_any_unit(unit: float) -> None:
     mesh = cloud_to_mesh(PointCloud(_sphere(300) * unit), resolution=24)
