@@ -51,12 +51,16 @@ def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeom
     # takes another way then, but leaves the flag of the failed division up.
     with np.errstate(invalid="ignore", divide="ignore"):
         grown = shapely.buffer(shapely.simplify(shape, 1e-6 * width), width / 2, join_style="mitre")
-        shrunk = shapely.buffer(shapely.simplify(grown, 1e-4 * width), -width / 2, join_style="mitre")
-    if not shrunk.is_valid:  # mitres of a scribble can cross one another
-        shrunk = polygons_of(shapely.make_valid(shrunk))
-    # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of two shapes
-    # that are nearly the same can come out wrong.
-    return polygons_of(on_grid(shapely.union, shape, shrunk, grid=grid))
+        grown = shapely.simplify(grown, 1e-4 * width)
+        # The spikes that are left cut into the shape, others where its rings are followed the other way round.
+        shrunk = [shapely.buffer(g, -width / 2, join_style="mitre") for g in (grown, shapely.reverse(grown))]
+    # Mitres of a scribble can cross one another.
+    valid = [part if part.is_valid else polygons_of(shapely.make_valid(part)) for part in shrunk]
+    # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of shapes that
+    # are nearly the same can come out wrong.
+    for part in valid:
+        shape = on_grid(shapely.union, shape, part, grid=grid)
+    return polygons_of(shape)
 
 
 def filled(shape: BaseGeometry) -> BaseGeometry:

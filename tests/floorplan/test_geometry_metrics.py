@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from shapely.geometry import Polygon
 from trifold.floorplan.areas import on_grid
@@ -292,6 +292,7 @@ def test_corners_that_turn_nothing_do_not_count() -> None:
     st.tuples(st.floats(-500, 500), st.floats(-500, 500)),
     st.floats(0.1, 10.0),
 )
+@example(693, 2.326171875, 0.0, True, (0.0, 0.0), 1.0)
 def test_measures_do_not_depend_on_place_angle_mirror_or_units(
     seed: int, noise: float, degrees: float, mirror: bool, shift: tuple[float, float], scale: float
 ) -> None:
