@@ -51,16 +51,15 @@ def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeom
     # takes another way then, but leaves the flag of the failed division up.
     with np.errstate(invalid="ignore", divide="ignore"):
         grown = shapely.buffer(shapely.simplify(shape, 1e-6 * width), width / 2, join_style="mitre")
-        grown = shapely.simplify(grown, 1e-4 * width)
-        # The spikes that are left cut into the shape, others where its rings are followed the other way round.
-        shrunk = [shapely.buffer(g, -width / 2, join_style="mitre") for g in (grown, shapely.reverse(grown))]
+        # Those that are left cut into the shape, others where its rings are followed the other way round.
+        simple = [shapely.simplify(grown, share * width) for share in (1e-4, 1e-2)]
+        both_ways = [*simple, *(shapely.reverse(one) for one in simple)]
+        shrunk = [shapely.buffer(one, -width / 2, join_style="mitre") for one in both_ways]
     # Mitres of a scribble can cross one another.
     valid = [part if part.is_valid else polygons_of(shapely.make_valid(part)) for part in shrunk]
     # Where mitres of two parts met, shrinking can take more than growing gave. Without a grid the union of shapes that
     # are nearly the same can come out wrong.
-    for part in valid:
-        shape = on_grid(shapely.union, shape, part, grid=grid)
-    return polygons_of(shape)
+    return polygons_of(on_grid(shapely.union_all, [shape, *valid], grid=grid))
 
 
 def filled(shape: BaseGeometry) -> BaseGeometry:
