@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trifold.floorplan.errors import FloorplanError
 from trifold.floorplan.layouts import diversity, layout_distance, nearest_plans
