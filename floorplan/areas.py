@@ -51,7 +51,7 @@ def closed(shape: BaseGeometry, width: float, *, grid: float = 1e-6) -> BaseGeom
     # takes another way then, but leaves the flag of the failed division up.
     with np.errstate(invalid="ignore", divide="ignore"):
         grown = shapely.buffer(shapely.simplify(shape, 1e-6 * width), width / 2, join_style="mitre")
-        # Those that are left cut into the shape, others where its rings are followed the other way round.
+        # The spikes of sides that are left cut into the shape, but others with coarser rings or followed the other way.
         simple = [shapely.simplify(grown, share * width) for share in (1e-4, 1e-2)]
         both_ways = [*simple, *(shapely.reverse(one) for one in simple)]
         shrunk = [shapely.buffer(one, -width / 2, join_style="mitre") for one in both_ways]

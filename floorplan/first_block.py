@@ -44,16 +44,16 @@ class FirstBlock:
         self.feed_forward = nn.Sequential(getattr(block, feed_forward.norm), getattr(block, feed_forward.name))
         self.projections = [layer for a in self.attentions for layer in (a.to_q, a.to_k, a.to_v)]
         inputs = torch.cat([coordinate_in.weight, condition_in.weight], dim=1).float()
-        self.offset = coordinate_in.bias + condition_in.bias
+        self.offset = (coordinate_in.bias + condition_in.bias).float()
         self.weight = torch.cat([layer.weight.float() @ centred(inputs, 0) for layer in self.projections])
-        self.bias = torch.cat([layer.bias for layer in self.projections])
+        self.bias = torch.cat([layer.bias for layer in self.projections]).float()
 
     def at(self, time: Tensor) -> ShortWay:
         """The block at an embedded time [D], the same for all plans: a function of its tokens h [1, M, D], the numbers
         [M, K] that they are linear in, and the layouts that the block is given; it returns the block's output."""
-        constant = centred(time.float() + self.offset.float(), 0)
+        constant = centred(time.float() + self.offset, 0)
         column = torch.cat([layer.weight.float() @ constant for layer in self.projections])
-        return partial(self._run, torch.cat([self.weight, column[:, None], self.bias.float()[:, None]], dim=1))
+        return partial(self._run, torch.cat([self.weight, column[:, None], self.bias[:, None]], dim=1))
 
     def _run(self, weight: Tensor, h: Tensor, numbers: Tensor, layouts: Mapping[str, SegmentLayout]) -> Tensor:
         """weight [O, K + 2]: of the numbers, of what is scaled like them, and of 1."""

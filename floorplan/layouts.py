@@ -11,11 +11,12 @@ from shapely.geometry import Polygon
 
 from .areas import node_shape, polygons_of
 from .errors import FloorplanError
-from .geometry_metrics import GRID_METRES, floor
+from .geometry_metrics import floor
 from .plan import Plan
 from .rooms import ROOM_TYPES
 from .set_metrics import feature_matrix, plan_features
 
+GRID = 1e-8  # metres: distances of plans that were moved agree to a millionth
 _SYMMETRIES = [
     np.array([[x, 0], [0, y]]) @ swap for x in (1, -1) for y in (1, -1) for swap in (np.eye(2), np.eye(2)[::-1])
 ]
@@ -81,7 +82,7 @@ def _type_areas(plan: Plan) -> np.ndarray:
     ]
     moved = shapely.transform(np.array(shapes, dtype=object), lambda p: (p - middle) * plan.metres_per_unit)
     # Moving rounds, and can make a polygon touch itself; on a grid it is put right once for all intersections.
-    return shapely.set_precision(moved, GRID_METRES)
+    return shapely.set_precision(moved, GRID)
 
 
 def _layout_distance(a: np.ndarray, b: np.ndarray) -> float:

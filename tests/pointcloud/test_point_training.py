@@ -178,10 +178,9 @@ def test_labels_and_latents_are_hidden_as_often_as_asked_and_times_fill_the_path
     assert 0.99 < float(batch.t.max()) <= 1
     assert abs(float(batch.t.mean()) - 0.5) < 0.03
     assert batch.prior_t.shape == (2000, 3)
-    levels = (math.pi / 2 * batch.prior_t.double()).tan()  # noise over signal of the cosine path
-    assert (
-        abs(float(levels.median()) - LATENT_SHIFT) < 0.03
-    )  # where latents are sampled: 0.3 times the levels of even times
+    # Where latents are sampled: noise over signal of the cosine path, 0.3 times that of even times.
+    levels = (math.pi / 2 * batch.prior_t.double()).tan()
+    assert abs(float(levels.median()) - LATENT_SHIFT) < 0.03
     late = draw_batch(points, labels, SampleNoise(0, range(2000)), config_for(time_shift=4.0))
     assert float(late.t.mean()) > 0.65
 
