@@ -8,7 +8,7 @@ of its corner and e the time. What the attentions read of it, W norm(h) + b, is 
 where ' takes the mean over the width away. W C' and W F' stay the same while plans are denoised; with them queries,
 keys and values of a corner are products of 107 numbers instead of 512. Equal to the block's own to rounding.
 
-Shape letters: M packed corners, D width, K numbers of a token, O outputs of all projections together.
+Shape letters: M packed corners, D width, K numbers of a token, O outputs of a projection.
 """
 
 from __future__ import annotations
@@ -45,23 +45,24 @@ class FirstBlock:
         self.projections = [layer for a in self.attentions for layer in (a.to_q, a.to_k, a.to_v)]
         inputs = torch.cat([coordinate_in.weight, condition_in.weight], dim=1).float()
         self.offset = (coordinate_in.bias + condition_in.bias).float()
-        self.weight = torch.cat([layer.weight.float() @ centred(inputs, 0) for layer in self.projections])
-        self.bias = torch.cat([layer.bias for layer in self.projections]).float()
+        self.weights = [layer.weight.float() @ centred(inputs, 0) for layer in self.projections]
 
     def at(self, time: Tensor) -> ShortWay:
         """The block at an embedded time [D], the same for all plans: a function of its tokens h [1, M, D], the numbers
         [M, K] that they are linear in, and the layouts that the block is given; it returns the block's output."""
         constant = centred(time.float() + self.offset, 0)
-        column = torch.cat([layer.weight.float() @ constant for layer in self.projections])
-        return partial(self._run, torch.cat([self.weight, column[:, None], self.bias[:, None]], dim=1))
+        weights = [
+            torch.cat([weight, (layer.weight.float() @ constant)[:, None], layer.bias.float()[:, None]], dim=1)
+            for weight, layer in zip(self.weights, self.projections, strict=True)
+        ]
+        return partial(self._run, weights)
 
-    def _run(self, weight: Tensor, h: Tensor, numbers: Tensor, layouts: Mapping[str, SegmentLayout]) -> Tensor:
-        """weight [O, K + 2]: of the numbers, of what is scaled like them, and of 1."""
-        scale = (h[0].float().var(-1, correction=0, keepdim=True) + self.norm.eps).rsqrt()
+    def _run(self, weights: list[Tensor], h: Tensor, numbers: Tensor, layouts: Mapping[str, SegmentLayout]) -> Tensor:
+        """weights: of each projection [O, K + 2], of the numbers, of what is scaled like them, and of 1."""
+        scale = torch.native_layer_norm(h[0].float(), h.shape[-1:], None, None, self.norm.eps)[2]  # 1 / deviation
         scaled = torch.cat([numbers * scale, scale, torch.ones_like(scale)], dim=1).to(h.dtype)
-        read = (scaled @ weight.to(h.dtype).t())[None].chunk(len(self.projections), dim=-1)
         for i, (attention, layout) in enumerate(zip(self.attentions, self.layouts, strict=True)):
-            q, k, v = read[3 * i : 3 * i + 3]
+            q, k, v = ((scaled @ weight.to(h.dtype).t())[None] for weight in weights[3 * i : 3 * i + 3])
             h = h + attention.read(q, k, v, layouts[layout])
         return h + self.feed_forward(h)
 
