@@ -73,7 +73,7 @@ def _fitted(
     """(walls, openings, doors without one) for these rooms; an empty room has no walls."""
     walls = walls_of(shapes, limits)
     drawn = [node.polygon for node in plan.door_nodes]
-    return walls, *place_doors(walls, plan.doors, drawn, _open_walls(shapes, walls), limits)
+    return walls, *place_doors(shapes, walls, plan.doors, drawn, _open_walls(shapes, walls), limits)
 
 
 def _in_place(plan: Plan, walls: Sequence[Wall], openings: Sequence[Opening]) -> bool:
@@ -206,11 +206,11 @@ def _no_floor(plan: Plan, room: int, sound: bool) -> str:
 def _no_wall(plan: Plan, shapes: Sequence[Polygon], door: int) -> str:
     a, b = plan.doors[door]
     if b is None:
-        return f"door {door}: {_label(plan, a)} has no outer wall long enough for a front door; left as drawn"
+        return f"door {door}: {_label(plan, a)} has no outer wall that has a place for a front door; left as drawn"
     rooms = f"{_label(plan, a)} and {_label(plan, b)}"
     if shapes[a].is_empty or shapes[b].is_empty or shapes[a].distance(shapes[b]) > 0:
         return f"door {door}: {rooms} do not meet; left as drawn"
-    return f"door {door}: {rooms} share no wall long enough for a door; left as drawn"
+    return f"door {door}: {rooms} share no wall that has a place for a door; left as drawn"
 
 
 def clear_plan(finished: FinishedPlan) -> Plan:

@@ -15,6 +15,7 @@ from .finished import Opening, Wall
 from .finishing_rooms import Piece, pieces
 from .finishing_settings import Limits
 from .finishing_walls import ring
+from .metrics import RAYS
 
 
 def walls_of(shapes: Sequence[Polygon], limits: Limits) -> tuple[Wall, ...]:
@@ -55,16 +56,19 @@ class Spot:
 
 
 def place_doors(
+    shapes: Sequence[Polygon],
     walls: Sequence[Wall],
     doors: Sequence[tuple[int, int | None]],
     drawn: Sequence[np.ndarray],
     outside: Sequence[bool],
     limits: Limits,
 ) -> tuple[tuple[Opening, ...], list[int]]:
-    """(openings, doors without one). drawn: [K,2] polygon per door. outside: per wall, whether open ground lies beyond.
+    """(openings, doors without one). shapes: rooms. drawn: [K,2] polygon per door. outside: per wall, whether open
+    ground lies beyond.
 
     A door goes to the nearest place in a wall between its two rooms that has the length for its full width; if none
-    has, to the middle of what is longest, narrower but at least `least_door`. Doors keep clear of each other.
+    has, to the middle of what is longest, narrower but at least `least_door`. Doors keep clear of each other, and none
+    opens into a slit: its rooms have floor before it.
     """
     spans = clear_spans(walls)
     taken: dict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -77,7 +81,9 @@ def place_doors(
             if wall.rooms == (a, b) and (b is not None or outside[k]):
                 for low, high in _free(spans[k], taken[k], limits.inner_wall):
                     spot = _spot(k, wall, low, high, full, centre, limits)
-                    if spot is not None:
+                    if spot is not None and all(
+                        _has_floor(shapes[room], wall, spot, limits) for room in (a, b) if room is not None
+                    ):
                         spots.append(spot)
         if not spots:
             failed.append(door)
@@ -114,6 +120,22 @@ def _spot(k: int, wall: Wall, low: float, high: float, full: float, centre: np.n
     wanted = round(float((centre - middle) @ along) / step)
     at = min(max(wanted, first), last) * step
     return Spot(k, at, width, float(np.hypot(*(centre - middle - at * along))))
+
+
+def _has_floor(room: Polygon, wall: Wall, spot: Spot, limits: Limits) -> bool:
+    """Whether on one side of the wall most sight lines through the door stay in the room as far as `door_connections`
+    looks."""
+    along = np.subtract(wall.end, wall.start) / wall.length
+    normal = np.array([-along[1], along[0]])
+    steps = (np.arange(RAYS) + 0.5) / RAYS - 0.5
+    begin = np.add(wall.start, wall.end) / 2 + (spot.at + steps[:, None] * spot.width) * along
+    far = wall.thickness / 2 + limits.floor
+    for side in (1, -1):
+        lines = shapely.linestrings(np.stack([begin, begin + side * far * normal], axis=1))
+        inside = shapely.length(shapely.intersection(lines, room)) > far - limits.still
+        if int(inside.sum()) > RAYS // 2:
+            return True
+    return False
 
 
 def door_outline(wall: Wall, opening: Opening) -> np.ndarray:

@@ -96,8 +96,9 @@ def _strips(rooms: Sequence[Polygon], a: int, b: int, need: float, limits: Limit
                     # A side of the other that runs on beyond e: with so much depth e's room lies along it for `need`.
                     start = f.low if e.facing > 0 else f.high
                     depths.add(need - e.facing * (e.at - start))
+            wide = e.high - e.low >= limits.inner_wall / 2 + limits.floor  # else the room would grow a slit
             for depth in sorted(depths):
-                if limits.still < depth <= limits.reach:
+                if wide and limits.still < depth <= limits.reach:
                     strips.append((room, _strip(e.axis, e.at, e.facing * depth, e.low, e.high)))
     return strips
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, fields
 
+from .metrics import REACH_METRES
 from .plan import Plan
 
 # Finished corners lie on a lattice of this many steps per frame (0.27 mm of RPLAN's 18 m), so that they are exact.
@@ -63,7 +64,8 @@ class Limits:
     """`FinishSettings` in the units of one plan.
 
     `slope`: the tangent of `angle`. `least_area`: a room with less floor is none. `step`: of the lattice of corners.
-    `still`: lengths up to here are rounding. `creep`: see `CREEP_METRES`.
+    `floor`: depth of floor that a door needs before it. `still`: lengths up to here are rounding. `creep`: see
+    `CREEP_METRES`.
     """
 
     inner_wall: float
@@ -77,6 +79,7 @@ class Limits:
     least_door: float
     least_area: float
     step: float
+    floor: float
     still: float
     creep: float
 
@@ -97,6 +100,7 @@ class Limits:
             # Less floor than a person stands on is no room.
             least_area=0.25 / unit**2,
             step=step,
+            floor=REACH_METRES / unit,
             still=STILL_STEPS * step,
             creep=max(CREEP_METRES / unit, STILL_STEPS * step),
         )

@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from shapely.geometry import LineString, Point, Polygon
+from shapely.geometry import LineString, Point, Polygon, box
 from trifold.floorplan.evaluation import asked_of, held_out_plans
 from trifold.floorplan.finished import FinishedPlan
 from trifold.floorplan.finishing import FinishSettings, clear_plan, finish
+from trifold.floorplan.finishing_doors import place_doors, walls_of
 from trifold.floorplan.finishing_rooms import is_cover
+from trifold.floorplan.finishing_settings import Limits
 from trifold.floorplan.geometry_metrics import door_in_own_wall
 from trifold.floorplan.metrics import graph_errors, overlap_share, validity
 from trifold.floorplan.model import HouseDiffusion
@@ -124,7 +126,7 @@ def test_a_short_wall_takes_a_narrower_door_and_a_shorter_one_none() -> None:
     none = shared(0.5 * METRE, 0.0)
     assert none.openings == ()
     assert none.report.problems == (
-        "door 0: room 0 (bedroom) and room 1 (bedroom) share no wall long enough for a door; left as drawn",
+        "door 0: room 0 (bedroom) and room 1 (bedroom) share no wall that has a place for a door; left as drawn",
     )
     assert np.array_equal(none.plan.nodes[2].polygon, _box(59, 50, 61, 64))
     grown = shared(0.5 * METRE, 2.0)
@@ -223,6 +225,7 @@ def test_drawn_plans_become_right() -> None:
         assert validity(clear) == validity(finished.plan) == 1
         assert overlap_share(finished.plan) < 1e-12
         assert door_in_own_wall(clear) >= len(finished.openings) / len(drawn.doors)
+        assert finished.report.problems or graph_errors(clear, diagram).total == 0
     assert after <= min(before, 2)
 
 
@@ -250,3 +253,14 @@ def test_widths_follow_the_settings_and_the_scale() -> None:
         opening = finished.openings[0]
         assert opening.width * plan.metres_per_unit == pytest.approx(1.2)
         assert finished.walls[opening.wall].thickness * plan.metres_per_unit == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("width", "fits"), [(0.2, False), (0.38, False), (0.45, True), (2.0, True)])
+def test_no_door_opens_into_a_slit(width: float, fits: bool) -> None:
+    plan = held_out_plans("procedural", 1)[0]
+    limits, unit = Limits.of(plan, FinishSettings()), plan.metres_per_unit
+    rooms = [box(40, 40, 90, 90), box(90, 40, 90 + width / unit, 90)]
+    walls = walls_of(rooms, limits)
+    door = np.array([[89, 60], [91, 60], [91, 72], [89, 72]], dtype=np.float64)
+    openings, failed = place_doors(rooms, walls, [(0, 1)], [door], [True] * len(walls), limits)
+    assert (len(openings), failed) == ((1, []) if fits else (0, [0]))
