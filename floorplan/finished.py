@@ -30,6 +30,16 @@ class Wall:
         """Of the centre line, in plan units."""
         return float(np.hypot(self.end[0] - self.start[0], self.end[1] - self.start[1]))
 
+    @property
+    def middle(self) -> np.ndarray:
+        """Of the centre line, [2]."""
+        return np.add(self.start, self.end) / 2
+
+    @property
+    def along(self) -> np.ndarray:
+        """Unit vector from start to end, [2]."""
+        return np.subtract(self.end, self.start) / self.length
+
 
 @dataclass(frozen=True)
 class Opening:

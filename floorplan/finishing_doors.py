@@ -15,7 +15,7 @@ from .finished import Opening, Wall
 from .finishing_rooms import Piece, pieces
 from .finishing_settings import Limits
 from .finishing_walls import ring
-from .metrics import RAYS
+from .metrics import ENOUGH, sight_lines
 
 
 def walls_of(shapes: Sequence[Polygon], limits: Limits) -> tuple[Wall, ...]:
@@ -81,17 +81,16 @@ def place_doors(
             if wall.rooms == (a, b) and (b is not None or outside[k]):
                 for low, high in _free(spans[k], taken[k], limits.inner_wall):
                     spot = _spot(k, wall, low, high, full, centre, limits)
-                    if spot is not None and all(
-                        _has_floor(shapes[room], wall, spot, limits) for room in (a, b) if room is not None
-                    ):
+                    if spot is not None:
                         spots.append(spot)
-        if not spots:
+        spots.sort(key=lambda s: (-round(s.width, 6), round(s.moved, 6), walls[s.wall].start, s.at))
+        rooms = [shapes[room] for room in (a, b) if room is not None]
+        best = next((s for s in spots if all(_has_floor(room, walls[s.wall], s, limits) for room in rooms)), None)
+        if best is None:
             failed.append(door)
             continue
-        best = min(spots, key=lambda s: (-round(s.width, 6), round(s.moved, 6), walls[s.wall].start, s.at))
         wall = walls[best.wall]
-        along = np.subtract(wall.end, wall.start) / wall.length
-        x, y = np.add(wall.start, wall.end) / 2 + best.at * along
+        x, y = wall.middle + best.at * wall.along
         taken[best.wall].append((best.at - best.width / 2, best.at + best.width / 2))
         openings.append(Opening(door, best.wall, (float(x), float(y)), best.width, wall.rooms))
     return tuple(openings), failed
@@ -114,34 +113,27 @@ def _spot(k: int, wall: Wall, low: float, high: float, full: float, centre: np.n
     width = full if high - low >= full + 2 * step else high - low - 2 * step
     if width < limits.least_door:
         return None
-    middle = np.add(wall.start, wall.end) / 2
-    along = np.subtract(wall.end, wall.start) / wall.length
     first, last = math.ceil((low + width / 2) / step), math.floor((high - width / 2) / step)
-    wanted = round(float((centre - middle) @ along) / step)
+    wanted = round(float((centre - wall.middle) @ wall.along) / step)
     at = min(max(wanted, first), last) * step
-    return Spot(k, at, width, float(np.hypot(*(centre - middle - at * along))))
+    return Spot(k, at, width, float(np.hypot(*(centre - wall.middle - at * wall.along))))
 
 
 def _has_floor(room: Polygon, wall: Wall, spot: Spot, limits: Limits) -> bool:
     """Whether on one side of the wall most sight lines through the door stay in the room as far as `door_connections`
     looks."""
-    along = np.subtract(wall.end, wall.start) / wall.length
-    normal = np.array([-along[1], along[0]])
-    steps = (np.arange(RAYS) + 0.5) / RAYS - 0.5
-    begin = np.add(wall.start, wall.end) / 2 + (spot.at + steps[:, None] * spot.width) * along
     far = wall.thickness / 2 + limits.floor
     for side in (1, -1):
-        lines = shapely.linestrings(np.stack([begin, begin + side * far * normal], axis=1))
+        lines = sight_lines(wall.middle + spot.at * wall.along, wall.along, spot.width, 0.0, side * far)
         inside = shapely.length(shapely.intersection(lines, room)) > far - limits.still
-        if int(inside.sum()) > RAYS // 2:
+        if int(inside.sum()) >= ENOUGH:
             return True
     return False
 
 
 def door_outline(wall: Wall, opening: Opening) -> np.ndarray:
     """[4,2]: the rectangle of an opening, its width along the wall and the wall's thickness across."""
-    along = np.subtract(wall.end, wall.start) / wall.length
-    half = opening.width / 2 * along
-    across = wall.thickness / 2 * np.array([-along[1], along[0]])
+    half = opening.width / 2 * wall.along
+    across = wall.thickness / 2 * np.array([-wall.along[1], wall.along[0]])
     middle = np.asarray(opening.centre)
     return np.array([middle - half - across, middle - half + across, middle + half + across, middle + half - across])

@@ -22,6 +22,7 @@ from .plan import Node, Plan
 from .rooms import RoomType
 
 RAYS = 11  # sight lines per door side
+ENOUGH = math.ceil(RAYS / 2)  # of them, so that a side opens into a room
 # How far behind a door's face its room may begin: 5 of RPLAN's 256 pixels, nearly the thickness of its walls.
 REACH_METRES = 0.35
 
@@ -80,6 +81,15 @@ def door_boxes(door: Node) -> list[tuple[np.ndarray, np.ndarray, float, float]]:
     return boxes if thick > 0.8 * length else boxes[:1]
 
 
+def sight_lines(middle: np.ndarray, along: np.ndarray, length: float, near: float, far: float) -> np.ndarray:
+    """[RAYS] lines straight out through a door, from `near` to `far` off the line along its middle; below 0 lies the
+    other side. middle, along: of that line, a point [2] and a unit vector [2]; length: the door's."""
+    steps = (np.arange(RAYS) + 0.5) / RAYS - 0.5
+    starts = middle + steps[:, None] * length * along
+    normal = np.array([-along[1], along[0]])
+    return np.asarray(shapely.linestrings(np.stack([starts + near * normal, starts + far * normal], axis=1)))
+
+
 def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connection | None]:
     """What each door really joins, in the order of `plan.doors`; None if it joins nothing.
 
@@ -96,16 +106,11 @@ def door_connections(plan: Plan, *, reach: float = REACH_METRES) -> list[Connect
     for door in plan.door_nodes:
         options = []
         for middle, along, length, thick in door_boxes(door):
-            normal = np.array([-along[1], along[0]])
-            steps = (np.arange(RAYS) + 0.5) / RAYS - 0.5
-            starts = middle + steps[:, None] * length * along
             through, beyond = [], []
             for side in (1, -1):
-                ends = starts + side * (thick / 2 + far) * normal
                 # Just behind the face: a face that lies exactly on a room's boundary is outside.
-                faces = starts + side * (thick / 2 + 0.1 * far) * normal
-                for begin, hits in ((starts, through), (faces, beyond)):
-                    sight = shapely.linestrings(np.stack([begin, ends], axis=1))
+                for near, hits in ((0.0, through), (thick / 2 + 0.1 * far, beyond)):
+                    sight = sight_lines(middle, along, length, side * near, side * (thick / 2 + far))
                     hits.append(np.asarray(shapely.intersects(rooms, sight)).sum(axis=1))
             options.append(_best_connection(through, beyond, front=door.type == RoomType.FRONT_DOOR))
         result.append(max(options, key=lambda option: option[0], default=(0, None))[1])
@@ -119,15 +124,14 @@ def _best_connection(
 
     through: counted from the middle of the door; beyond: from its faces.
     """
-    enough = math.ceil(RAYS / 2)
     if front:
         sides = [(through[0], beyond[1]), (through[1], beyond[0])]
-        free = [(int(inside.max()), inside) for inside, outside in sides if inside.max() >= enough > outside.max()]
+        free = [(int(inside.max()), inside) for inside, outside in sides if inside.max() >= ENOUGH > outside.max()]
         if free:
             most, inside = max(free, key=lambda side: side[0])
             return most, (int(inside.argmax()), None)
     one, other = through[0][:, None], through[1][None, :]
-    pairs = np.where((one >= enough) & (other >= enough), one + other, 0)
+    pairs = np.where((one >= ENOUGH) & (other >= ENOUGH), one + other, 0)
     np.fill_diagonal(pairs, 0)
     if pairs.max() == 0:
         return 0, None
