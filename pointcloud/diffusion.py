@@ -82,14 +82,11 @@ class PointDiffusion(PretrainedModel):
             kl = kl_to_standard_normal(mean, log_variance)
             latents = mean[:, None] + (0.5 * log_variance).exp()[:, None] * batch.posterior_noise
             shape, draws = latents[:, 0], latents[:, 1:].detach()
-            prior = DenoisingLoss()(
-                self.prior.denoiser(),
-                draws.flatten(0, 1),
-                batch.prior_noise.flatten(0, 1),
-                batch.prior_t.flatten(),
-                batch.labels.repeat_interleave(draws.shape[1]) if self.config.class_names else None,
-            ).per_sample.view(draws.shape[:2])
-            prior = prior.mean(1)
+            if draws.shape[1]:
+                labels = batch.labels.repeat_interleave(draws.shape[1]) if self.config.class_names else None
+                x0, noise, t = (part.flatten(0, 1) for part in (draws, batch.prior_noise, batch.prior_t))
+                losses = DenoisingLoss()(self.prior.denoiser(), x0, noise, t, labels)
+                prior = losses.per_sample.view(draws.shape[:2]).mean(1)
         labels = batch.labels if self.config.class_names else None
         cond = PointCondition(labels, shape, None if shape is None else batch.keep_shape)
         loss = DenoisingLoss(weighting)(self.denoiser(), *batch.asked(), batch.t, cond)

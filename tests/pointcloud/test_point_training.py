@@ -14,7 +14,6 @@ from trifold.pointcloud.conditioning import NO_CLASS
 from trifold.pointcloud.diffusion import PointDiffusion
 from trifold.pointcloud.diffusion_config import PointDiffusionConfig
 from trifold.pointcloud.errors import PointCloudError
-from trifold.pointcloud.items import CloudItem
 from trifold.pointcloud.latent import LATENT_SHIFT
 from trifold.pointcloud.normalise import Normalisation
 from trifold.pointcloud.training import (
@@ -29,23 +28,7 @@ from trifold.pointcloud.training import (
 )
 from trifold.pointcloud.training_data import TrainingClouds, prepare_clouds
 
-from .tiny_points import CLASSES, random_cloud, tiny_config, tiny_model
-
-
-class Sheets:
-    """Bent sheets of three classes, 24 points each."""
-
-    classes = CLASSES
-
-    def __init__(self, count=9, sizes=(24,)):
-        self.count, self.sizes = count, sizes
-
-    def __len__(self):
-        return self.count
-
-    def __getitem__(self, index):
-        points = random_cloud(self.sizes[index % len(self.sizes)], index % 1000).points
-        return CloudItem(points * (1 + index % 3), None, index % 3, f"sheet-{index}")
+from .tiny_points import CLASSES, Sheets, random_cloud, tiny_config, tiny_model
 
 
 def config_for(folder=Path("unused"), **changes):
@@ -63,52 +46,6 @@ def config_for(folder=Path("unused"), **changes):
         "model": tiny_config(class_names=()),
     }
     return PointCloudTraining(**{**settings, **changes})
-
-
-# ------------------------------------------------------------------------------------------------- prepared clouds
-
-
-def test_clouds_are_normalised_shuffled_and_counted():
-    clouds = prepare_clouds(Sheets(), "global")
-    assert clouds.points.shape == (9, 24, 3)
-    assert clouds.points.dtype == torch.float16
-    assert clouds.normalisation == Normalisation.fit("global", Sheets())
-    assert clouds.class_counts == (3, 3, 3)
-    back = clouds.normalisation.restore(clouds.points[4].float()).numpy()
-    original = Sheets()[4].points
-    order = np.abs(back[:, None] - original).max(-1).argmin(0)
-    assert sorted(order) == list(range(24))
-    assert list(order) != list(range(24))
-    np.testing.assert_allclose(back[order], original, atol=0.02)
-
-
-def test_clouds_do_not_depend_on_the_processes_that_read_them():
-    one, two = (prepare_clouds(Sheets(), "shape_unit", num_clouds=5, num_workers=n) for n in (0, 2))
-    assert torch.equal(one.points, two.points)
-    assert torch.equal(one.labels, two.labels)
-    assert torch.equal(prepare_clouds(Sheets(), "none", num_clouds=4, in_order=True).labels, torch.arange(4) % 3)
-
-
-def test_a_cache_is_read_only_for_what_it_was_made_from(tmp_path):
-    clouds = prepare_clouds(Sheets(), "global")
-    clouds.save(tmp_path / "clouds.npz", {"data": "sheets"})
-    loaded = TrainingClouds.load(tmp_path / "clouds.npz", "global", {"data": "sheets"})
-    assert torch.equal(loaded.points, clouds.points)
-    assert (loaded.classes, loaded.normalisation) == (clouds.classes, clouds.normalisation)
-    with pytest.raises(PointCloudError, match=r"clouds\.npz: holds clouds made from .*sheets.*; delete the file"):
-        TrainingClouds.load(tmp_path / "clouds.npz", "global", {"data": "chairs"})
-    whole = (tmp_path / "clouds.npz").read_bytes()
-    (tmp_path / "clouds.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(PointCloudError, match=r"clouds\.npz: not a file of prepared clouds"):
-        TrainingClouds.load(tmp_path / "clouds.npz", "global", {"data": "sheets"})
-
-
-def test_data_that_cannot_be_prepared_is_told():
-    with pytest.raises(PointCloudError, match="found 20 to 24 points"):
-        prepare_clouds(Sheets(sizes=(24, 20)), "global")
-    with pytest.raises(PointCloudError, match="no end"):
-        prepare_clouds(Sheets(count=2**31), "global")
-    assert len(prepare_clouds(Sheets(count=2**31), "none", num_clouds=3)) == 3
 
 
 # ---------------------------------------------------------------------------------------------------- what is drawn
@@ -301,6 +238,27 @@ def test_a_pretrained_model_is_trained_on_with_its_classes_and_normalisation(tmp
         run_training(told(CLASSES[0], "teapot"))
 
 
+def test_a_frozen_encoder_and_its_prior_stay_as_they_were(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_module, "validate", lambda *_, **__: {})
+    start = tiny_model()
+    start.save_pretrained(tmp_path / "start")
+    points = np.stack([random_cloud(24, i).points for i in range(6)])
+    np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 3, classes=np.array(CLASSES))
+    config = config_for(
+        tmp_path / "run",
+        data=str(tmp_path / "sheets.npz"),
+        pretrained_model=str(tmp_path / "start"),
+        freeze_encoder=True,
+        use_ema=True,
+    )
+    result = run_training(config)
+    assert {"kl", "prior"}.isdisjoint(result.metrics)
+    model = PointDiffusion.from_pretrained(tmp_path / "run" / "model")
+    before = start.state_dict()
+    changed = {name.split(".")[0] for name, x in model.state_dict().items() if not torch.equal(x, before[name])}
+    assert changed == {"net"}
+
+
 def facts_of(config):
     names = ("data", "up", "num_clouds", "stored_points", "seed")
     return {**{name: getattr(config, name) for name in names}, "classes": list(config.classes)}
@@ -349,6 +307,7 @@ def test_presets_fit_the_package_and_are_plain_values(preset):
         ({"num_points": 100, "stored_points": 50}, "stored_points"),
         ({"scale_jitter": 1.0}, "scale_jitter"),
         ({"time_shift": 0.0}, "time_shift"),
+        ({"freeze_encoder": True}, "freeze_encoder"),
     ],
 )
 def test_a_config_without_meaning_names_its_field(changes, field):

@@ -9,6 +9,7 @@ from trifold.pointcloud.cloud import PointCloud
 from trifold.pointcloud.conditioning import PointCondition
 from trifold.pointcloud.diffusion import PointDiffusion
 from trifold.pointcloud.diffusion_config import PointDiffusionConfig
+from trifold.pointcloud.items import CloudItem
 from trifold.pointcloud.latent import LatentPriorConfig, ShapeEncoderConfig
 from trifold.pointcloud.normalise import Normalisation
 from trifold.pointcloud.transformer import PointTransformer, PointTransformerConfig
@@ -83,3 +84,19 @@ def random_cloud(num_points: int, seed: int = 0, name: str = "") -> PointCloud:
     uv = np.random.default_rng(seed).uniform(-1, 1, (num_points, 2))
     points = np.stack([uv[:, 0] + 1, uv[:, 1] * 2, uv[:, 0] * uv[:, 1] + seed], axis=1)
     return PointCloud(points.astype(np.float32), name=name)
+
+
+class Sheets:
+    """Bent sheets of three classes, 24 points each."""
+
+    classes = CLASSES
+
+    def __init__(self, count: int = 9, sizes: tuple[int, ...] = (24,)) -> None:
+        self.count, self.sizes = count, sizes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> CloudItem:
+        points = random_cloud(self.sizes[index % len(self.sizes)], index % 1000).points
+        return CloudItem(points * (1 + index % 3), None, index % 3, f"sheet-{index}")
