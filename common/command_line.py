@@ -12,6 +12,7 @@ import torch
 from tqdm import tqdm
 
 Device = Literal["auto", "cpu", "cuda"]
+LOG_SECONDS = 30.0  # between two readings of a progress bar in a log
 
 
 def torch_device(device: Device) -> torch.device:
@@ -53,5 +54,7 @@ def make_folder(folder: Path) -> None:
 
 
 def show_progress(steps: Sequence[Any]) -> Iterable[Any]:
-    """A bar on a terminal, nothing in a log."""
-    return tqdm(steps, desc="denoising", disable=not sys.stderr.isatty(), leave=False)
+    """A bar with rate and time left on a terminal; in a log it is written every half a minute, never for short work."""
+    if sys.stderr.isatty():
+        return tqdm(steps, desc="denoising", leave=False)
+    return tqdm(steps, desc="denoising", leave=False, delay=LOG_SECONDS, mininterval=LOG_SECONDS)
