@@ -80,8 +80,8 @@ class PointCloudTraining(TrainConfig):
     """Factor of the latent's KL divergence (nats, summed) beside the mean squared error of a coordinate. Points tell
     each other their shape while they are denoised, so a large factor soon leaves the latent empty."""
     freeze_encoder: bool = False
-    """Keep the encoder and the prior of `pretrained_model` and train the points alone: latents mean what they meant,
-    and an update is cheaper by a fifth."""
+    """Keep the encoder and the prior of `pretrained_model` and train the points alone, without `prior_stage`: latents
+    mean what they meant, and an update is cheaper by a fifth."""
     prior_draws: int = 8
     """Noise levels that the prior is trained on for every latent, while the points are learnt."""
     prior_stage: PriorStage = field(default_factory=PriorStage)
@@ -291,7 +291,7 @@ def run_training(config: PointCloudTraining) -> TrainResult:
     if config.freeze_encoder:
         model.requires_grad_(False).net.requires_grad_(True)
     validation = partial(validate, held_out=held_out_clouds(config), count=config.validation_clouds)
-    more = config.prior_stage.steps > 0
+    more = config.prior_stage.steps > 0 and not config.freeze_encoder
     result = train(
         dataclasses.replace(config, push_to_hub=config.push_to_hub and not more),
         model,

@@ -16,6 +16,7 @@ from trifold.pointcloud.diffusion_config import PointDiffusionConfig
 from trifold.pointcloud.errors import PointCloudError
 from trifold.pointcloud.latent import LATENT_SHIFT
 from trifold.pointcloud.normalise import Normalisation
+from trifold.pointcloud.prior_training import PriorStage
 from trifold.pointcloud.training import (
     PRESETS,
     PointCloudTraining,
@@ -249,6 +250,7 @@ def test_a_frozen_encoder_and_its_prior_stay_as_they_were(tmp_path, monkeypatch)
         data=str(tmp_path / "sheets.npz"),
         pretrained_model=str(tmp_path / "start"),
         freeze_encoder=True,
+        prior_stage=PriorStage(steps=2),
         use_ema=True,
     )
     result = run_training(config)
