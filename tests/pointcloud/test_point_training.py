@@ -187,9 +187,17 @@ def test_a_batch_is_learnt():
 # -------------------------------------------------------------------------------------------------------------- runs
 
 
+def sheets():
+    return np.stack([random_cloud(24, i).points for i in range(6)])
+
+
+def save_sheets(path, *classes):
+    """Six clouds, of the classes in turn."""
+    np.savez(path, points=sheets(), label=np.arange(6) % len(classes), classes=np.array(classes))
+
+
 def test_a_run_from_data_to_a_model_that_generates(tmp_path, monkeypatch):
-    points = np.stack([random_cloud(24, i).points for i in range(6)])
-    np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 2, classes=np.array(["flat", "bent"]))
+    save_sheets(tmp_path / "sheets.npz", "flat", "bent")
     seen = {}
     monkeypatch.setattr(
         training_module, "validate", lambda model, step, **options: seen.update(options) or {"mmd": 1.0}
@@ -213,10 +221,9 @@ def test_a_pretrained_model_is_trained_on_with_its_classes_and_normalisation(tmp
     rule = Normalisation("global", (0.5, 0.0, -0.25), 2.0)
     start = tiny_model(normalisation=rule)
     start.save_pretrained(tmp_path / "start")
-    points = np.stack([random_cloud(24, i).points for i in range(6)])
 
     def told(*names):
-        np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 2, classes=np.array(names))
+        save_sheets(tmp_path / "sheets.npz", *names)
         settings = {"pretrained_model": str(tmp_path / "start"), "learning_rate": 0.0, "cache": tmp_path / "cache.npz"}
         return config_for(tmp_path / "run", data=str(tmp_path / "sheets.npz"), **settings)
 
@@ -227,7 +234,7 @@ def test_a_pretrained_model_is_trained_on_with_its_classes_and_normalisation(tmp
         assert clouds.normalisation == rule
         assert set(clouds.labels.tolist()) == {0, 2}
         back = rule.restore(clouds.points[0].float()).numpy()
-        assert min(np.abs(np.sort(back, 0) - np.sort(cloud, 0)).max() for cloud in points) < 0.01
+        assert min(np.abs(np.sort(back, 0) - np.sort(cloud, 0)).max() for cloud in sheets()) < 0.01
     model = run_training(config).model
     assert isinstance(model, PointDiffusion)
     assert (model.config.class_names, model.config.normalisation) == (CLASSES, rule)
@@ -243,8 +250,7 @@ def test_a_frozen_encoder_and_its_prior_stay_as_they_were(tmp_path, monkeypatch)
     monkeypatch.setattr(training_module, "validate", lambda *_, **__: {})
     start = tiny_model()
     start.save_pretrained(tmp_path / "start")
-    points = np.stack([random_cloud(24, i).points for i in range(6)])
-    np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 3, classes=np.array(CLASSES))
+    save_sheets(tmp_path / "sheets.npz", *CLASSES)
     config = config_for(
         tmp_path / "run",
         data=str(tmp_path / "sheets.npz"),
