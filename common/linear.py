@@ -34,7 +34,9 @@ class Linear(nn.Linear):
             assert isinstance(out, Tensor)
         else:
             out = super().forward(input)
-        return out.relu() if relu else out  # in place on a view, which `out` is, autograd would copy
+        if not relu:
+            return out
+        return out.relu() if torch.is_grad_enabled() else out.relu_()  # on a view, which `out` is, autograd would copy
 
 
 class _OneDNNLinear(Function):

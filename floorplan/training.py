@@ -40,6 +40,8 @@ class FloorplanTraining(TrainConfig):
     """`procedural`, or a json file or folder of plans (RPLAN / House-GAN++ schema, ProcTHOR)."""
     data_split: str | None = None
     """Train on the plans that carry this split only (ProcTHOR: train, val)."""
+    num_rooms: tuple[int, int] = (4, 9)
+    """Least and most rooms of procedural plans (3 to 10)."""
     exclude_rooms: tuple[int, ...] = ()
     """Room counts held out of training, as the paper does with the counts it is evaluated on."""
     bits_below: int = 32
@@ -133,7 +135,7 @@ PRESETS = {"procedural-small": procedural_small, "published": published}
 def training_plans(config: FloorplanTraining) -> PlanSource:
     """The plans a run trains on, without the held-out room counts."""
     if config.data == "procedural":
-        return ProceduralPlans(ProceduralConfig(exclude_num_rooms=config.exclude_rooms))
+        return ProceduralPlans(ProceduralConfig(num_rooms=config.num_rooms, exclude_num_rooms=config.exclude_rooms))
     plans = [p for p in load_plans(config.data, split=config.data_split) if p.num_rooms not in config.exclude_rooms]
     if not plans:
         raise ValueError(f"{config.data}: no plans are left after excluding {config.exclude_rooms} rooms")

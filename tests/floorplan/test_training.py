@@ -157,6 +157,10 @@ def test_held_out_room_counts_are_held_out(tmp_path):
     assert {kept[i].num_rooms for i in range(len(kept))} == counts - {5, 6}
     endless = training_plans(config_for(tmp_path, exclude_rooms=(5, 6)))
     assert {endless[i].num_rooms for i in range(60)} == {4, 7, 8, 9}
+    larger = training_plans(config_for(tmp_path, num_rooms=(8, 10), exclude_rooms=(9,)))
+    assert {larger[i].num_rooms for i in range(30)} == {8, 10}
+    with pytest.raises(ValueError, match=r"num_rooms: expected 3 <= low <= high <= 10, found \(9, 12\)"):
+        training_plans(config_for(tmp_path, num_rooms=(9, 12)))
     with pytest.raises(ValueError, match=r"plans\.json: no plans are left after excluding"):
         training_plans(config_for(tmp_path, data=str(path), exclude_rooms=tuple(counts)))
     with pytest.raises(FloorplanError, match=r"missing\.json: cannot read"):
