@@ -13,7 +13,7 @@ from ..common.weights import write_json
 from .cloud import PointCloud
 from .diffusion import PointDiffusion
 from .errors import PointCloudError
-from .evaluation import Measuring, Report, evaluate_model, load_clouds
+from .evaluation import Measuring, Report, evaluate_model, load_clouds, row_names
 from .generator import Drawing, Precision, classes_of, draw, open_generator
 from .luo_hu.checkpoint import Kind, load_original
 from .luo_hu.model import lower_precision
@@ -137,20 +137,20 @@ def evaluate(
     rows = paired(steps, samplers)
     drawings = [Drawing(measuring.num_points, n, s, guidance_scale, precision) for n, s in rows]
     report = Report(measuring)
-    for number, name in enumerate(models):
-        clouds = _clouds_of(name)
-        model = clouds or open_generator(name, torch_device(device))
+    for number, (given, name) in enumerate(zip(models, row_names(models), strict=True)):
+        clouds = _clouds_of(given)
+        model = clouds or open_generator(given, torch_device(device))
         known = () if isinstance(model, list) else classes_of(model)
         chosen = classes or known
         if not chosen:
-            raise PointCloudError(f"classes: {name} knows none; say which of the data's it is compared with")
+            raise PointCloudError(f"classes: {given} knows none; say which of the data's it is compared with")
         evaluate_model(
             model,
             chosen,
             drawings,
             measuring,
             seeds=seeds,
-            name=Path(name).name,
+            name=name,
             ground_truth=number == 0,
             progress=show_progress,
             report=report,

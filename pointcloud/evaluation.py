@@ -176,6 +176,20 @@ def evaluate_model(
     return report
 
 
+def row_names(models: Sequence[str]) -> list[str]:
+    """The last part of each path or id, with as many parts before it as tell them apart. Raises PointCloudError for a
+    model that is named twice."""
+    parts = [Path(model).parts for model in models]
+    for model, own in zip(models, parts, strict=True):
+        if parts.count(own) > 1:
+            raise PointCloudError(f"models: {model} is named twice")
+    names = []
+    for own in parts:
+        short = (own[-n:] for n in range(1, len(own) + 1))
+        names.append("/".join(next((tail for tail in short if sum(p[-len(tail) :] == tail for p in parts) == 1), own)))
+    return names
+
+
 def held_out(measuring: Measuring, class_name: str, number: int = 0) -> list[PointCloud]:
     """The references of a class: the first of its split, of procedural data of set `number`. Raises PointCloudError for
     fewer than two."""

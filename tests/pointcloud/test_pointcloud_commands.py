@@ -11,6 +11,7 @@ from trifold.cli.main import main
 from trifold.pointcloud import PointCloud, PointDiffusion
 from trifold.pointcloud.commands import paired
 from trifold.pointcloud.errors import PointCloudError
+from trifold.pointcloud.evaluation import row_names
 from trifold.pointcloud.luo_hu import FlowVAE, FlowVAEConfig
 from trifold.pointcloud.luo_hu import training as luo_hu_training
 from trifold.pointcloud.mesh import Mesh
@@ -167,6 +168,27 @@ def test_evaluate_prints_every_model_and_saves(pointcloud, model, luo_hu, tmp_pa
     found = json.loads(out.read_text())
     assert [len(found["rows"]["mug"][name]) for name in names] == [2, 2, 2]
     assert set(found["seconds_per_cloud"]) == set(names[1:])
+
+
+def test_two_runs_that_end_in_model_have_rows_of_their_own(pointcloud, refused, tmp_path):
+    for run, scale in (("a", 1.0), ("b", 3.0)):
+        (tmp_path / run / "model").mkdir(parents=True)
+        for i in range(2):
+            cloud = PointCloud(scale * np.random.default_rng(i).normal(size=(16, 3)).astype(np.float32))
+            cloud.save(tmp_path / run / "model" / f"{i}.ply")
+    words = ("--num-clouds", 2, "--num-points", 16, "--metrics", "cd", "--classes", "mug", "--out", tmp_path / "s.json")
+    pointcloud("evaluate", tmp_path / "a" / "model", tmp_path / "b" / "model", *words)
+    rows = json.loads((tmp_path / "s.json").read_text())["rows"]["mug"]
+    assert {name: len(found) for name, found in rows.items()} == {"ground truth": 1, "a/model": 1, "b/model": 1}
+    small, large = (rows[name][0]["scores"]["mmd_cd"]["value"] for name in ("a/model", "b/model"))
+    assert small < large
+    assert "is named twice" in refused("evaluate", tmp_path / "a" / "model", tmp_path / "a" / "model", *words)
+
+
+def test_rows_are_named_as_shortly_as_they_differ():
+    assert row_names(["procedural"]) == ["procedural"]
+    assert row_names(["runs/a/model", "runs/b/model", "other", "model"]) == ["a/model", "b/model", "other", "model"]
+    assert row_names(["x/runs/model", "y/runs/model"]) == ["x/runs/model", "y/runs/model"]
 
 
 def test_ground_truth_against_itself_is_at_chance_and_noise_is_not(pointcloud, model, tmp_path):
