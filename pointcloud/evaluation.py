@@ -131,13 +131,17 @@ def evaluate_model(
         ground_truth: also a row for a second sample of the data.
         report: rows go into this one, to put several models into one table.
         on_class: called after every class, to keep what is there.
-    Raises PointCloudError: no seeds, new references of data that has none, a class the data or the model does not know,
-    a class with fewer than two clouds.
+    Raises PointCloudError: no seeds; a seed, class or drawing that is there twice; new references of data that has
+    none; a class the data or the model does not know, or with fewer than two clouds.
     """
     if not seeds:
         raise PointCloudError("seeds: expected at least one, found none")
     if measuring.new_references and measuring.data != PROCEDURAL:
         raise PointCloudError(f"new_references: {measuring.data} has one test split, only {PROCEDURAL} data has more")
+    titled = [(drawing.title(model), drawing) for drawing in drawings] if isinstance(model, Generator) else []
+    for what, given in (("seeds", seeds), ("classes", classes), ("drawings", [title for title, _ in titled])):
+        if twice := sorted({str(one) for one in given if list(given).count(one) > 1}):
+            raise PointCloudError(f"{what}: {', '.join(twice)} is there twice")
     report = report or Report(measuring)
     known = classes_of(model) if isinstance(model, Generator) else ()
     unknown = sorted(set(classes) - set(known))
@@ -154,9 +158,9 @@ def evaluate_model(
         if isinstance(model, Sequence):
             for compare in compared:
                 report.add(class_name, name, compare(model))
-        for drawing in drawings if isinstance(model, Generator) else ():
+        for title, drawing in titled:
             assert isinstance(model, Generator)
-            row = f"{name}: {drawing.title(model)}"
+            row = f"{name}: {title}"
             spent = 0.0
             for seed, compare in pairs:
                 start = time.perf_counter()

@@ -243,6 +243,12 @@ def test_what_evaluate_refuses(refused, model, luo_hu, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "no clouds" in refused("evaluate", tmp_path / "empty")
     assert "expected .json" in refused("evaluate", model, "--out", tmp_path / "x.txt")
+    for words, message in (
+        (("--seeds", 0, 1, 1), "seeds: 1 is there twice"),
+        (("--classes", "mug", "mug"), "classes: mug is there twice"),
+        (("--steps", 2, 2), "drawings: dpmsolver++, 2 steps is there twice"),
+    ):
+        assert message in " ".join(refused("evaluate", model, "--num-points", 40, *words).split())
 
 
 def test_steps_and_samplers_pair():
