@@ -145,10 +145,12 @@ def evaluate_model(
         progress: wraps the steps, as tqdm does.
 
     Raises:
-        ValueError: no runs, no seeds, a run that is there twice, or a number of steps that the model does not have.
+        ValueError: no runs, no seeds, one that is there twice, or a number of steps that the model does not have.
     """
     if not runs or not seeds:
         raise ValueError(f"{'seeds' if runs else 'runs'}: expected at least one, found none")
+    if len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds: scores are pooled over them, but one is there twice: {list(seeds)}")
     if len(set(runs)) != len(runs):
         raise ValueError(f"runs: each gets a row of its own, but one is there twice: {list(runs)}")
     for _, steps in runs:

@@ -164,6 +164,7 @@ def test_best_of_several_and_finished_plans_have_rows_of_their_own(plans):
         ([], (0,), "runs: expected at least one"),
         ([("ddim", 2)], (), "seeds: expected at least one"),
         ([("ddim", 2), ("ddim", 2)], (0,), "one is there twice"),
+        ([("ddim", 2)], (0, 1, 0), "seeds: scores are pooled over them, but one is there twice"),
         ([("ddim", 2), ("ddim", 0)], (0,), "steps: expected 1 to 1000, found 0"),
     ],
 )
