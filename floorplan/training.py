@@ -40,7 +40,7 @@ class FloorplanTraining(TrainConfig):
     """`procedural`, or a json file or folder of plans (RPLAN / House-GAN++ schema, ProcTHOR)."""
     data_split: str | None = None
     """Train on the plans that carry this split only (ProcTHOR: train, val)."""
-    num_rooms: tuple[int, int] = (4, 9)
+    num_rooms: tuple[int, int] = ProceduralConfig.num_rooms
     """Least and most rooms of procedural plans (3 to 10)."""
     exclude_rooms: tuple[int, ...] = ()
     """Room counts held out of training, as the paper does with the counts it is evaluated on."""

@@ -187,11 +187,14 @@ def row_names(models: Sequence[str]) -> list[str]:
     for model, own in zip(models, parts, strict=True):
         if parts.count(own) > 1:
             raise PointCloudError(f"models: {model} is named twice")
-    names = []
-    for own in parts:
-        short = (own[-n:] for n in range(1, len(own) + 1))
-        names.append("/".join(next((tail for tail in short if sum(p[-len(tail) :] == tail for p in parts) == 1), own)))
-    return names
+
+    def short(own: tuple[str, ...]) -> str:
+        for length in range(1, len(own)):
+            if sum(other[-length:] == own[-length:] for other in parts) == 1:
+                return Path(*own[-length:]).as_posix()
+        return Path(*own).as_posix()
+
+    return [short(own) for own in parts]
 
 
 def held_out(measuring: Measuring, class_name: str, number: int = 0) -> list[PointCloud]:
