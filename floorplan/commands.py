@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Annotated, Any
 import tyro
 
 from ..common.command_line import Device, check_folder, check_output, make_folder, show_progress, torch_device
+from ..common.weights import write_json
 from . import checking, finishing
 from .diagram import BubbleDiagram, example_names
 from .errors import FloorplanError
-from .files import write_whole
 from .finished import FinishedPlan
 from .finishing_settings import FinishSettings
 from .model import SamplerName
@@ -186,15 +185,16 @@ def evaluate(
         finish: also measure finished plans.
         training_data: `procedural`, or a file or folder: measure how near plans are to the first 1000 of these.
         inception: also measure the FID of Inception features (downloads its weights; `pip install 'trifold[fid]'`).
-        out: json file for the scores.
+        out: json file for the scores; it grows with every entry of `steps`.
         device: where to run.
     """
-    from .evaluation import evaluate_model, held_out_plans, second_sample
+    from .evaluation import Report, evaluate_model, held_out_plans, second_sample
     from .other_formats import load_plans
     from .procedural import ProceduralPlans
 
     if out is not None:
         check_output(out, (".json",))
+        make_folder(out.parent)
     house = load_model(model, device)
     samplers = samplers * len(steps) if len(samplers) == 1 else samplers
     if len(samplers) != len(steps):
@@ -204,6 +204,11 @@ def evaluate(
         known = [ProceduralPlans()[i] for i in range(NUM_KNOWN)]
     else:
         known = load_plans(training_data)[:NUM_KNOWN] if training_data else []
+
+    def keep(found: Report) -> None:
+        if out is not None:
+            write_json(out, {"model": model, "data": data, "split": split, **found.to_dict()})
+
     report = evaluate_model(
         house,
         plans,
@@ -216,12 +221,9 @@ def evaluate(
         training_plans=known,
         inception=inception,
         progress=show_progress,
+        on_run=keep,
     )
     print(report.table())
-    if out is not None:
-        make_folder(out.parent)
-        found = {"model": model, "data": data, "split": split, **report.to_dict()}
-        write_whole(out, json.dumps(found, indent=2) + "\n")
 
 
 def convert(

@@ -30,7 +30,7 @@ Pairs = Sequence[tuple[Plan, BubbleDiagram]]
 
 @dataclass(frozen=True)
 class Report:
-    """What was measured on what.
+    """What was measured on what; it grows with every run.
 
     scores: by row, `ground truth` and then those of every run: as drawn, best of several, finished, both.
     by_rooms: the same for the diagrams of each number of rooms.
@@ -128,6 +128,7 @@ def evaluate_model(
     training_plans: Sequence[Plan] = (),
     inception: bool = False,
     progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
+    on_run: Callable[[Report], None] | None = None,
 ) -> Report:
     """Draw plans for every diagram, run and seed, and score them against the diagrams.
 
@@ -143,6 +144,7 @@ def evaluate_model(
         training_plans: plans the model learnt from, for the distance to the nearest.
         inception: also measure the FID of Inception features, see `set_metrics.inception_fid`.
         progress: wraps the steps, as tqdm does.
+        on_run: called after every run with the report so far, to keep what is there.
 
     Raises:
         ValueError: no runs, no seeds, one that is there twice, or a number of steps that the model does not have.
@@ -158,6 +160,8 @@ def evaluate_model(
     wanted = [asked_of(plan, sizes=sizes) for plan in plans]
     rows = _Rows(plans, wanted, others, training_plans, finished=finished, inception=inception)
     seconds: dict[str, float] = {}
+    about = {"plans": len(plans), "seeds": list(seeds), "sizes_told": sizes, "best_of": best_of}
+    report = Report(rows.scores, rows.by_rooms, rows.sets, seconds, about)
     for sampler, steps in runs:
         name = f"{sampler}, {steps} steps"
         requests = [model.request(d, seed * len(plans) + i) for seed in seeds for i, d in enumerate(wanted)]
@@ -177,8 +181,9 @@ def evaluate_model(
             if best_of > 1:
                 best = [best_try(row) for row in done]
                 rows.add(f"{name}, best of {best_of}, finished", _judged(best, tries), wall=0.0)
-    about = {"plans": len(plans), "seeds": list(seeds), "sizes_told": sizes, "best_of": best_of}
-    return Report(rows.scores, rows.by_rooms, rows.sets, seconds, about)
+        if on_run is not None:
+            on_run(report)
+    return report
 
 
 def _judged(checked: Sequence[Checked], tries: Sequence[Sequence[tuple[Any, Plan]]]) -> Pairs:

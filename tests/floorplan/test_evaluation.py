@@ -175,3 +175,18 @@ def test_runs_that_mean_nothing_stop_before_the_work(plans, runs, seeds, message
 
     with pytest.raises(ValueError, match=message):
         evaluate_model(Untouched(tiny_model().config), plans, runs, seeds=seeds)
+
+
+def test_the_report_is_told_after_every_run(plans):
+    told = []
+    report = evaluate_model(
+        tiny_model(),
+        plans[:1],
+        [("ddim", 1), ("ddim", 2)],
+        on_run=lambda found: told.append(json.dumps(found.to_dict())),
+    )
+    first, last = map(json.loads, told)
+    assert list(first["scores"]) == list(first["by_rooms"]) == ["ground truth", "ddim, 1 steps"]
+    assert first["seconds_per_plan"].keys() == {"ddim, 1 steps"}
+    assert last == json.loads(json.dumps(report.to_dict()))
+    assert last["scores"]["ddim, 1 steps"] == first["scores"]["ddim, 1 steps"]
