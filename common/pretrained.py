@@ -108,8 +108,8 @@ class PretrainedModel(nn.Module):
     ) -> Self:
         """Build the model from a packaged name, a local folder, or a repository on the Hugging Face hub.
 
-        They are tried in this order ("./procedural" is always the folder). Weights stored in half precision are read
-        back as float32 unless `dtype` says otherwise. The model is returned in eval mode.
+        They are tried in this order ("./procedural", or a Path, is always the folder). Weights stored in half precision
+        are read back as float32 unless `dtype` says otherwise. The model is returned in eval mode.
 
         Raises FileNotFoundError (no folder, no config, no weights) and WeightsError (another class, unknown or
         malformed config fields, weights that do not fit), naming the file and the field.
@@ -133,7 +133,8 @@ class PretrainedModel(nn.Module):
     @classmethod
     def _find_folder(cls, path_or_repo_id: str | Path, revision: str | None) -> Path:
         name = str(path_or_repo_id)
-        folder = cls.packaged_folder(name) or Path(name).expanduser()
+        shipped = cls.packaged_folder(name) if isinstance(path_or_repo_id, str) else None
+        folder = shipped or Path(name).expanduser()
         if folder.is_dir():
             if revision is not None:
                 raise ValueError(f"{name}: revision={revision!r} is for hub repositories, but this is a local folder")

@@ -226,9 +226,8 @@ def load_foreign_state_dict(path: str | Path, *, key: str | None = None) -> dict
         what = f"entries that are no tensors: {', '.join(foreign[:8])}" if foreign else "an empty dict"
         raise WeightsError(f"{path}: expected a dict of tensors, found {what}")
     tensors = {str(name): value for name, value in found.items()}
-    for prefix in PREFIXES:
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): value for name, value in tensors.items()}
+    while shared := [prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in tensors)]:
+        tensors = {name.removeprefix(shared[0]): value for name, value in tensors.items()}
     return tensors
 
 

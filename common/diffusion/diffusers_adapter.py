@@ -7,6 +7,7 @@ form the scheduler wants. So an EDM scheduler can drive a VP denoiser, and the r
 """
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -48,6 +49,7 @@ FAMILIES: Mapping[str, Family] = {
     "FlowMatchEulerDiscreteScheduler": "flow",
     "FlowMatchHeunDiscreteScheduler": "flow",
 }
+NEED_SIGNAL = ("PNDMScheduler",)  # it divides by alpha
 
 
 def family_of(scheduler: Any) -> Family:
@@ -65,6 +67,8 @@ def scheduler_for(path: AffinePath, cls: type, **config: Any) -> Any:
     Schedulers with betas get `trained_betas` from a discrete path, or 1000 levels evenly spaced in t from a continuous
     one (divided by its total scale, so that they are variance preserving). EDM schedulers get the path's range of
     sigma / alpha. Flow schedulers, and others with `use_flow_sigmas`, need nothing. Clipping is switched off.
+    Where the path ends in pure noise (alpha = 0) and the class counts in sigma / alpha, it is told so
+    (`rescale_betas_zero_snr`) and puts a large number in the place of infinity.
     """
     family = family_of(cls)
     accepted = inspect.signature(cls.__init__).parameters
@@ -77,6 +81,8 @@ def scheduler_for(path: AffinePath, cls: type, **config: Any) -> Any:
     elif "trained_betas" in accepted and not config.get("use_flow_sigmas", False):
         betas = path.betas if isinstance(path, DiscretePath) else _betas_of(path, 1000)
         ours = {"num_train_timesteps": len(betas), "trained_betas": betas.tolist()}
+        if family != "table" and "rescale_betas_zero_snr" in accepted and float(path.alpha(path.t_max)) == 0:
+            ours["rescale_betas_zero_snr"] = True  # to betas that have it already it does nothing else
     if "clip_sample" in accepted:
         ours["clip_sample"] = False
     return cls(**{**ours, **config})
@@ -241,7 +247,7 @@ class DiffusersSampler:
 
     def _step_arguments(self, scheduler: Any, x: Tensor, noise: NoiseSource) -> dict[str, Any]:
         accepted = inspect.signature(scheduler.step).parameters
-        arguments: dict[str, Any] = {"eta": self.eta} if "eta" in accepted and self.eta != 0 else {}
+        arguments: dict[str, Any] = {"eta": self.eta} if "eta" in accepted else {}  # TCD's own default is not 0
         if "generator" not in accepted:
             return arguments
         if isinstance(noise, GeneratorNoise):
@@ -302,6 +308,12 @@ def _schedule(scheduler: Any, family: Family, path: AffinePath) -> list[_Call]:
         else:
             a = torch.ones_like(s)
     pairs = [(float(a_i), float(s_i)) for a_i, s_i in zip(a, s, strict=True)]
+    name = type(scheduler).__name__
+    if not all(math.isfinite(level) for pair in pairs for level in pair) or (name in NEED_SIGNAL and pairs[0][0] == 0):
+        raise ValueError(
+            f"{name}: cannot start where alpha = 0 (zero terminal SNR); DDIM, DDPM, DPM-Solver++, UniPC and Euler "
+            "can, built with scheduler_for(path, cls, ...)"
+        )
     levels = [_nearest_level(path, a_i, s_i, scheduler) for a_i, s_i in pairs]
     return [_Call(t, *pair, level) for t, pair, level in zip([*timesteps, None], pairs, levels, strict=True)]
 

@@ -82,7 +82,8 @@ class GuidedDenoiser:
         x0 = negative.x0 + self.scale * (positive.x0 - negative.x0)
         if self.rescale > 0:
             # Lin et al. 2023, eqs. 14-16, on x0
-            ratio = _std(positive.x0) / _std(x0)
+            wanted, found = _std(positive.x0), _std(x0)
+            ratio = torch.where(found > 0, wanted / found, 1.0)  # a constant estimate stays
             x0 = x0 * (self.rescale * ratio + 1 - self.rescale)
         x0 = torch.where(expand(active.double(), x0) > 0, x0, positive.x0)
         if self.clip is not None:
@@ -141,4 +142,4 @@ def guided(
 
 def _std(x: Tensor) -> Tensor:
     """Standard deviation of each sample of x [B, ...], as [B, 1, ...]."""
-    return x.flatten(1).std(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+    return x.flatten(1).std(dim=1, correction=0).reshape(-1, *[1] * (x.ndim - 1))

@@ -8,6 +8,7 @@ A grid has n + 1 entries t_0 > t_1 > ... > t_n for n steps. The net is asked at 
 import math
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,8 @@ Spacing = Literal["linspace", "leading", "trailing", "quadratic"]
 def uniform_times(path: AffinePath, n: int, spacing: Spacing = "linspace") -> Tensor:
     """n steps evenly spaced in t.
 
-    On a discrete path of T steps (all in diffusers' sense but the last):
-    - "linspace": from T - 1 to 0 inclusive, as `respace(path, "n")`; one step starts from T - 1.
+    On a discrete path of T steps (all but the last as diffusers places them, to the rounding):
+    - "linspace": from T - 1 to 0 inclusive; one step starts from T - 1.
     - "leading": multiples of T // n, so the first is below T - 1.
     - "trailing": from T - 1 in strides of T / n; right for few steps (Lin et al. 2023).
     - "quadratic": squares up to 0.8 T (Song et al. 2021, DDIM, appendix D.2).
@@ -41,11 +42,11 @@ def uniform_times(path: AffinePath, n: int, spacing: Spacing = "linspace") -> Te
 
 def _discrete_steps(total: int, n: int, spacing: Spacing) -> Tensor:
     if spacing == "linspace":
-        rising = torch.linspace(0, total - 1, n, dtype=torch.float64).round() if n > 1 else torch.tensor([total - 1])
+        rising = torch.from_numpy(np.linspace(0, total - 1, n).round()) if n > 1 else torch.tensor([total - 1])
     elif spacing == "leading":
         rising = torch.arange(n) * (total // n)
     elif spacing == "trailing":
-        rising = (total - torch.arange(n, dtype=torch.float64) * (total / n)).round().flip(0) - 1
+        rising = torch.from_numpy(np.arange(total, 0, -total / n)[:n].round()[::-1].copy()) - 1
     elif spacing == "quadratic":
         rising = (torch.linspace(0, math.sqrt(0.8 * total), n, dtype=torch.float64) ** 2).floor()
     else:

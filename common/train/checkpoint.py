@@ -147,6 +147,7 @@ def load_checkpoint(
     """Restore everything that `save_checkpoint` wrote, in place. With `frozen` False, frozen parameters that the
     checkpoint does not hold stay as they are: they must be those that the run started from.
 
+    The optimizer's options (weight decay, betas, ...) are those it was built with, not those of the checkpoint.
     Raises WeightsError, naming file and entries, if the checkpoint belongs to another model or lacks the averages.
     """
     state = read_state(folder)
@@ -156,10 +157,13 @@ def load_checkpoint(
     if progress["trainable"] != _trainable(model):
         differing = sorted(set(progress["trainable"]) ^ set(_trainable(model)))
         raise WeightsError(f"{folder / 'optimizer.pt'}: other parameters were trained: {', '.join(differing[:8])}")
+    options = [{name: value for name, value in g.items() if name != "params"} for g in optimizer.param_groups]
     try:
         optimizer.load_state_dict(progress["optimizer"])
     except (KeyError, ValueError) as error:
         raise WeightsError(f"{folder / 'optimizer.pt'}: the state of another optimizer ({error})") from error
+    for group, own in zip(optimizer.param_groups, options, strict=True):
+        group.update(own)
     if scaler is not None and progress["scaler"]:
         scaler.load_state_dict(progress["scaler"])
     if ema is not None:

@@ -18,7 +18,7 @@ class TrainConfig:
     output_dir: Path = Path("runs/train")
     """Folder for checkpoints, logs and the final model."""
     seed: int = 0
-    """Fixes data order, noise and dropout, for any number of processes."""
+    """Fixes data order and noise, for any number of processes, and dropout, for one way to share out the batch."""
 
     train_batch_size: int = 16
     """Samples per process and micro-step; the global batch is this x processes x gradient_accumulation_steps."""

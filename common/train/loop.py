@@ -58,8 +58,8 @@ def train(
 
     `loss_fn(model, batch, noise)` returns the loss, a float32 mean over the samples of the batch, alone or with a dict
     of scalar metrics to log. It must call the `model` it is given (not an attribute of it: DDP hooks the call) and
-    take its randomness from `noise` (see `SampleNoise`): then N processes with batch b train the same model as one
-    with batch N b, and a resumed run the same as an uninterrupted one.
+    take its randomness from `noise` (see `SampleNoise`): then a resumed run trains the same model as an uninterrupted
+    one, and without dropout N processes with batch b the same as one with batch N b.
     `validate(model, step)` runs on the main process with averaged weights, in eval mode without gradients, and
     returns numbers or uint8 pictures [H, W, 3]. `on_checkpoint(folder, state)` runs there after each checkpoint.
 
@@ -90,7 +90,6 @@ def _train(
     accelerator.wait_for_everyone()  # all have looked before the main process changes anything
     if accelerator.is_main_process:
         remove_debris(config.output_dir)
-        write_json(config.output_dir / "config.json", {**config.to_dict(), "versions": package_versions()})
 
     apply_options(config, model)
     trainable = [p for p in model.parameters() if p.requires_grad]
@@ -107,6 +106,8 @@ def _train(
         check_resume(read_state(resume), state, resume)
         loaded = load_checkpoint(resume, model, ema, optimizer, accelerator.scaler, frozen=config.checkpoint_frozen)
         state = dataclasses.replace(state, step=loaded.step, position=loaded.position, ema_updates=loaded.ema_updates)
+    if accelerator.is_main_process:  # a resume that is refused leaves the run as it was
+        write_json(config.output_dir / "config.json", {**config.to_dict(), "versions": package_versions()})
 
     micro_batch = config.train_batch_size * accelerator.num_processes
     samples_per_step = micro_batch * config.gradient_accumulation_steps
@@ -123,6 +124,7 @@ def _train(
         collate_fn=collate_fn,
     )
     net.train()
+    optimizer.zero_grad()
     meter = Meter(accelerator.device)
     values: dict[str, float] = {}
     checkpoint, stopping = resume, False
@@ -131,6 +133,13 @@ def _train(
         StopRequest() as stop,
         Progress(config, accelerator, state.step, samples_per_step) as progress,
     ):
+
+        def validated() -> None:
+            if validate and accelerator.is_main_process:
+                with _evaluating(model, ema):
+                    progress.log_validation(validate(model, state.step))
+            accelerator.wait_for_everyone()
+
         if resume:
             progress.say(f"resumed {resume} at step {state.step}, sample {state.position}")
         while state.step < config.max_train_steps and not stopping:
@@ -188,13 +197,12 @@ def _train(
                         on_checkpoint(checkpoint, state)
                 accelerator.wait_for_everyone()
 
-            if validate and not stopping and (last or _due(state.step, config.validation_steps)):
-                if accelerator.is_main_process:
-                    with _evaluating(model, ema):
-                        progress.log_validation(validate(model, state.step))
-                accelerator.wait_for_everyone()
+            if not (stopping or last) and _due(state.step, config.validation_steps):
+                validated()
 
         interrupted = state.step < config.max_train_steps
+        if not interrupted:  # also where a resume finds all updates done: the stop may have come before this
+            validated()
         if interrupted:
             progress.say(
                 f"stopped at step {state.step}; to go on: "

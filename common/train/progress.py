@@ -68,7 +68,8 @@ class Progress:
     def __enter__(self) -> Progress:
         if self.config.report_to != "none":
             # purge_step: entries written after the checkpoint by the run that was killed are shown once.
-            options = {"tensorboard": {"purge_step": self.step}} if self.config.report_to == "tensorboard" else {}
+            purge = {"purge_step": self.step + 1 if self.step else 0}
+            options = {"tensorboard": purge} if self.config.report_to == "tensorboard" else {}
             settings = {k: v if isinstance(v, int | float | str) else str(v) for k, v in self.config.to_dict().items()}
             first = self.step == 0 or self.config.report_to != "tensorboard"  # one hparams entry per run
             self.accelerator.init_trackers(

@@ -229,6 +229,35 @@ def test_zero_terminal_snr_starts_at_the_last_time():
         from_diffusers(diffusers.DDIMScheduler(**options))(mixture(path), start(path), 6)
 
 
+@pytest.mark.parametrize(
+    "name", ["DPMSolverMultistepScheduler", "UniPCMultistepScheduler", "EulerDiscreteScheduler", "LCMScheduler"]
+)
+def test_zero_terminal_snr_has_a_stand_in_for_infinity(name):
+    path, seen = linear_path(rescale_zero_terminal_snr=True), []
+    sampler = from_diffusers(build(path, name, prediction_type="v_prediction", timestep_spacing="trailing"))
+    y = sampler(mixture(path), start(path), 20, generator=gen(1), on_step=lambda s: seen.append(s.t) or s.x_s)
+    assert seen[0] > 990
+    assert y.isfinite().all()
+    assert 0.35 < y.abs().mean() < 0.85
+
+
+@pytest.mark.parametrize("name", ["DEISMultistepScheduler", "HeunDiscreteScheduler", "PNDMScheduler"])
+def test_schedulers_that_cannot_start_without_signal_say_so(name):
+    path = linear_path(rescale_zero_terminal_snr=True)
+    sampler = from_diffusers(build(path, name, prediction_type="v_prediction", timestep_spacing="trailing"))
+    with pytest.raises(ValueError, match=f"{name}: cannot start where alpha = 0"):
+        sampler(mixture(path), start(path), 10)
+
+
+def test_tcd_is_deterministic_unless_eta_says_otherwise():
+    def run(seed, eta=0.0):
+        return from_diffusers(build(DDPM, "TCDScheduler"), eta=eta)(mixture(DDPM), start(DDPM), 4, generator=seed)
+
+    assert torch.equal(run(gen(1)), run(gen(2)))
+    assert torch.equal(run(gen(1)), run(Stream(1)))  # it asks for no noise
+    assert not torch.equal(run(gen(1), 0.3), run(gen(2), 0.3))
+
+
 def test_final_level_that_is_not_clean():
     """`set_alpha_to_one=False` (Stable Diffusion's setting) ends at the first level of the table."""
     seen = []

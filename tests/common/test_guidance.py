@@ -67,6 +67,13 @@ def test_rescale_keeps_the_conditional_spread():
     assert torch.allclose(half, (full + none) / 2, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(3, 1), (3, 4)])
+def test_rescale_leaves_constant_estimates(shape):
+    cond, none = torch.ones(3, 1), torch.zeros(3, 1)
+    told = Denoiser(lambda x, t, c: 0 * x + c, PATH, prediction="x0")
+    assert torch.equal(guided(told, 2.0, none, rescale=0.7)(torch.randn(shape), 500, cond), torch.full(shape, 2.0))
+
+
 def test_interval_is_low_open_high_closed():
     denoiser, x, cond, uncond = setup()
     limited, always = guided(denoiser, 4.0, uncond, interval=(200, 600)), guided(denoiser, 4.0, uncond)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from trifold.common.pretrained import PretrainedModel, WeightsError, config_from_dict
+from trifold.common.pretrained import PretrainedModel, WeightsError, config_from_dict, open_pretrained
 from trifold.common.weights import read_tensors
 
 
@@ -117,6 +117,9 @@ def test_packaged_name_comes_first(tmp_path, monkeypatch):
     Net(NetConfig(width=9)).save_pretrained("shipped")
     assert Net.from_pretrained("shipped").config.width == 6
     assert Net.from_pretrained("./shipped").config.width == 9
+    assert Net.from_pretrained(Path("./shipped")).config.width == 9
+    assert open_pretrained("shipped", [Net]).config.width == 6
+    assert open_pretrained(Path("shipped"), [Net]).config.width == 9
     assert Net.packaged_folder("shipped") == tmp_path / "shipped-weights"
     assert Net.packaged_folder("unknown") is None
 

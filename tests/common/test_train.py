@@ -286,6 +286,39 @@ def test_validation_sees_the_averages_and_tensorboard_the_results(tmp_path, monk
     assert [e.step for e in events.Images("val/picture")] == [2, 4]
 
 
+def test_a_resume_keeps_what_the_tracker_had_up_to_its_checkpoint(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = dict(report_to="tensorboard", validation_steps=2, logging_steps=1)
+    first = config_for(tmp_path, max_train_steps=2, **settings)
+    for config in (first, config_for(tmp_path, resume_from_checkpoint="latest", **settings)):
+        train(config, Tiny(), loss_fn, Points(), validate=lambda model, step: {"score": step})
+    events = EventAccumulator(str(tmp_path / "logs" / "trifold")).Reload()
+    assert [e.step for e in events.Scalars("loss")] == [1, 2, 3, 4]
+    assert [e.step for e in events.Scalars("val/score")] == [2, 4]
+
+
+def test_the_last_validation_is_made_up_for(tmp_path):
+    seen = []
+
+    def killed(model, step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(config_for(tmp_path), Tiny(), loss_fn, Points(), validate=killed)
+    again = config_for(tmp_path, resume_from_checkpoint="latest")
+    train(again, Tiny(), loss_fn, Points(), validate=lambda model, step: seen.append(step) or {})
+    assert seen == [4]
+
+
+def test_gradients_left_on_the_model_are_not_trained_with(tmp_path):
+    used = Tiny()
+    used(torch.ones(3, 4)).sum().backward()
+    used.norm.load_state_dict(Tiny().norm.state_dict())
+    one, two = (train(config_for(tmp_path / n), m, loss_fn, Points()) for n, m in (("a", Tiny()), ("b", used)))
+    assert_same_run(one, two)
+
+
 def test_a_pretrained_model_is_saved_with_its_averages(tmp_path):
     @dataclass(frozen=True)
     class Width:

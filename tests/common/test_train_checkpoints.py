@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.state import is_initialized
 from tiny_training import Points, Tiny, assert_same_run, config_for, loss_fn
 from torch import nn
+from trifold.common.nn import Block, FeedForwardBranch
 from trifold.common.train import (
     EMA,
     TrainState,
@@ -134,10 +135,29 @@ def test_resume_refuses_what_does_not_belong(tmp_path):
         train(replace(config, seed=1), Tiny(), loss_fn, Points())
     with pytest.raises(ValueError, match="dataset_length was 11, now it is 2"):
         train(config, Tiny(), loss_fn, [torch.zeros(4)] * 2)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == 0  # the run that is there stays described
     path = tmp_path / "checkpoint-4" / "state.json"
     path.write_text(path.read_text().replace('"seed"', '"seeds"'))
     with pytest.raises(WeightsError, match=r"state\.json"):
         train(config, Tiny(), loss_fn, Points())
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_resume_takes_the_optimizers_settings_from_the_config(tmp_path, optimizer):
+    class WithBlock(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.outer = nn.Sequential(Block(8, heads=1, branches=[FeedForwardBranch("ff", "norm")]), self.outer)
+
+    settings = dict(optimizer=optimizer, adam_weight_decay=0.5, adam_beta1=0.5, adam_epsilon=1e-3)
+    train(config_for(tmp_path, max_train_steps=2, optimizer=optimizer), WithBlock(), loss_fn, Points())
+    config = config_for(tmp_path, resume_from_checkpoint="latest", **settings)
+    result = train(config, WithBlock(), loss_fn, Points())
+    saved = torch.load(result.checkpoint / "optimizer.pt", weights_only=True)["optimizer"]
+    parts = [saved] if optimizer == "adamw" else [saved["adamw"], saved["muon"]]
+    groups = [group for part in parts for group in part["param_groups"]]
+    assert [group["weight_decay"] for group in groups] == [0.5] * len(groups)
+    assert (groups[0]["betas"], groups[0]["eps"]) == ((0.5, 0.999), 1e-3)
 
 
 def test_averages_of_another_model_are_refused():

@@ -28,8 +28,9 @@ WEIGHTS = {"a.weight": torch.arange(3.0), "a.bias": torch.tensor(1)}
         {"state_dict": WEIGHTS, "args": argparse.Namespace(lr=1e-3), "epoch": 3},
         {"model": {f"module.{name}": tensor for name, tensor in WEIGHTS.items()}},
         {"ema": {f"module._orig_mod.{name}": tensor for name, tensor in WEIGHTS.items()}, "step": 1},
+        {f"_orig_mod.module.{name}": tensor for name, tensor in WEIGHTS.items()},
     ],
-    ids=["bare", "ordered", "state_dict", "model", "ema"],
+    ids=["bare", "ordered", "state_dict", "model", "ema", "compiled"],
 )
 def test_foreign_pickles_are_unwrapped(tmp_path, content):
     torch.save(content, tmp_path / "ckpt.pt")
