@@ -102,6 +102,8 @@ def second_sample(data: str, num_plans: int, *, split: str | None = None) -> lis
 
 def _plans(data: str, most: int, split: str | None) -> list[Plan]:
     if data == "procedural":
+        if split is not None:
+            raise ValueError(f"split: procedural plans carry none, found {split!r}")
         source = ProceduralPlans(start=HELD_OUT_START)
         return [source[i] for i in range(most)]
     return load_plans(data, split=split)[:most]

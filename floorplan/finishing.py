@@ -20,7 +20,8 @@ from .finishing_doors import door_outline, place_doors, walls_of
 from .finishing_joins import joined, shared_length
 from .finishing_rooms import is_cover, parted, tiled
 from .finishing_settings import FinishSettings, Limits
-from .finishing_walls import aligned, main_angle, outline, ring, rounded
+from .finishing_walls import aligned, main_angle, outline, polygon_of, ring, rounded
+from .metrics import Connection, door_connections
 from .plan import Node, Plan
 
 __all__ = ["FinishSettings", "clear_plan", "finish"]
@@ -36,7 +37,8 @@ def finish(plan: Plan, settings: FinishSettings | None = None) -> FinishedPlan:
     measured and shared between both sides, outer walls included. Finished corners lie on a lattice of 2^-16 of the
     frame. A room without floor, or one that others swallow, stays as drawn and is reported; so do doors for which the
     rooms have no wall. A plan whose rooms are an exact cover already, with all doors exactly where finishing puts them,
-    is left as it is. Raises nothing on a valid `Plan`.
+    is left as it is. Raises nothing on a valid `Plan`, unless walls within their reach of the largest coordinates that
+    a plan may have would lie beyond them (`FloorplanError`).
     """
     limits = Limits.of(plan, settings or FinishSettings())
     drawn = [outline(node.polygon) for node in plan.rooms]
@@ -62,9 +64,11 @@ def finish(plan: Plan, settings: FinishSettings | None = None) -> FinishedPlan:
     problems = [_no_floor(plan, k, k in sound) for k, shape in enumerate(shapes) if shape.is_empty]
     if not is_cover([shape for shape in shapes if not shape.is_empty]):
         problems.append("some rooms could not be parted; they still overlap")
-    problems += [_no_wall(plan, shapes, door) for door in failed]
+    problems += [f"{_no_wall(plan, shapes, door)}; it stands in no wall" for door in failed]
+    finished = replace(plan, nodes=tuple(nodes))
+    problems += _misread(finished, openings)
     report = FinishReport(tuple(move for move in moved if move.distance > 0), tuple(problems))
-    return FinishedPlan(replace(plan, nodes=tuple(nodes)), walls, openings, report)
+    return FinishedPlan(finished, walls, openings, report)
 
 
 def _fitted(
@@ -125,8 +129,8 @@ def _tidy(state: Sequence[Polygon], doors: Doors, angle: float, frame: float, li
         rooms = tiled(rooms, limits)
     if not angle:
         return rooms
-    back = [_turned(s, angle, frame) if not s.is_empty else s for s in rooms]
-    return [shapely.transform(s, lambda xy: rounded(xy, limits)) for s in back]
+    back = [_turned(s, angle, frame) for s in rooms]
+    return [s if s.is_empty else polygon_of(rounded(ring(s), limits)) for s in back]
 
 
 def _turned(shape: Polygon, angle: float, frame: float) -> Polygon:
@@ -206,11 +210,30 @@ def _no_floor(plan: Plan, room: int, sound: bool) -> str:
 def _no_wall(plan: Plan, shapes: Sequence[Polygon], door: int) -> str:
     a, b = plan.doors[door]
     if b is None:
-        return f"door {door}: {_label(plan, a)} has no outer wall that has a place for a front door; left as drawn"
+        return f"door {door}: {_label(plan, a)} has no outer wall that has a place for a front door"
     rooms = f"{_label(plan, a)} and {_label(plan, b)}"
     if shapes[a].is_empty or shapes[b].is_empty or shapes[a].distance(shapes[b]) > 0:
-        return f"door {door}: {rooms} do not meet; left as drawn"
-    return f"door {door}: {rooms} share no wall that has a place for a door; left as drawn"
+        return f"door {door}: {rooms} do not meet"
+    return f"door {door}: {rooms} share no wall that has a place for a door"
+
+
+def _misread(finished: Plan, openings: Sequence[Opening]) -> list[str]:
+    """A problem for every placed door that `door_connections` reads as another."""
+    read = door_connections(finished)
+    problems = []
+    for door in sorted(opening.door for opening in openings):
+        a, b = finished.doors[door]
+        wanted = (a, b) if b is None else (min(a, b), max(a, b))
+        if read[door] != wanted:
+            problems.append(f"door {door}: its sight lines join {_joined(read[door])} instead of {_joined(wanted)}")
+    return problems
+
+
+def _joined(connection: Connection | None) -> str:
+    if connection is None:
+        return "nothing"
+    a, b = connection
+    return f"room {a} and {'the outside' if b is None else f'room {b}'}"
 
 
 def clear_plan(finished: FinishedPlan) -> Plan:

@@ -16,7 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from .areas import on_grid
 from .finishing_settings import Limits
-from .finishing_walls import ring, rounded
+from .finishing_walls import polygon_of, ring, rounded
 
 # Of two rooms that overlap by more than this share of the smaller one, each keeps its half of the common floor.
 DEEP = 0.3
@@ -130,7 +130,7 @@ def tiled(shapes: Sequence[Polygon], limits: Limits) -> list[Polygon]:
 
 def _claims(faces: Sequence[Polygon], shapes: Sequence[Polygon]) -> list[list[int]]:
     """Per face: the rooms that cover it. Faces are cut by all edges, so one inner point speaks for a face."""
-    points = shapely.point_on_surface(np.array(faces, dtype=object)) if faces else np.array([])
+    points = shapely.point_on_surface(np.array(faces, dtype=object))
     claims: list[list[int]] = [[] for _ in faces]
     for face, room in shapely.STRtree(list(shapes)).query(points, predicate="intersects").T:
         claims[int(face)].append(int(room))
@@ -251,8 +251,8 @@ def simplified(shapes: Sequence[Polygon], limits: Limits) -> list[Polygon]:
             beside[end].discard(corner)
             beside[end].add(other)
         del beside[corner]
-    kept = [[p for p in map(tuple, points.tolist()) if p not in gone] for points in rings]
-    return [Polygon(points) if len(points) >= 3 else Polygon() for points in kept]
+    kept = [np.array([p for p in map(tuple, points.tolist()) if p not in gone]) for points in rings]
+    return [polygon_of(points) for points in kept]
 
 
 def _with_corners(points: np.ndarray, corners: np.ndarray, limits: Limits) -> np.ndarray:

@@ -51,6 +51,12 @@ def rounded(points: np.ndarray, limits: Limits) -> np.ndarray:
     return np.round(np.round(points / limits.step, 6)) * limits.step
 
 
+def polygon_of(points: np.ndarray) -> Polygon:
+    """The polygon of a ring [K,2], corners that stand there twice in a row once; empty if fewer than three are left."""
+    kept = [p for p, before in zip(points, np.roll(points, 1, axis=0), strict=True) if (p != before).any()]
+    return Polygon(kept) if len(kept) >= 3 else Polygon()
+
+
 def main_angle(rings: Iterable[np.ndarray], slope: float) -> float:
     """The turn of the plan's main directions against the axes, radians in (-pi/4, pi/4]; 0 within the tolerance.
 

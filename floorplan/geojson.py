@@ -3,7 +3,7 @@
 RFC 7946 expects longitude and latitude; a floorplan has neither. The coordinates here are local: metres, x to the
 right and y up on the drawing, the origin in the lower left corner of the plan's frame. The collection says so twice:
 `"crs": null`, which the 2008 specification defines as "no coordinate reference system can be assumed" and later readers
-ignore, and in words in the member `coordinates`. Ring direction follows RFC 7946: outlines counterclockwise, holes
+ignore, and in words in the member `coordinate_frame`. Ring direction follows RFC 7946: outlines counterclockwise, holes
 clockwise.
 """
 
@@ -27,7 +27,7 @@ DIGITS = 9  # decimals of a metre; a finer grid than any rounding that follows
 
 
 def geojson_document(plan: Plan | FinishedPlan) -> dict[str, Any]:
-    """The FeatureCollection as plain data. Every feature's `kind` is one of:
+    """The FeatureCollection as plain data. Every feature's `id` is kind and index, `room-0`; its `kind` is one of:
 
     `room`: polygon to the wall centre lines (as drawn, for a plain `Plan`); `index`, `name`, `type`, `area_m2` of this
     polygon, `floor_area_m2` between the walls, `valid` (false for an outline that crosses itself; it is written as
@@ -42,7 +42,7 @@ def geojson_document(plan: Plan | FinishedPlan) -> dict[str, Any]:
         "type": "FeatureCollection",
         "name": building.name,
         "crs": None,
-        "coordinates": {
+        "coordinate_frame": {
             "reference": "local",
             "unit": "metre",
             "axes": ["x to the right", "y up"],
@@ -121,7 +121,8 @@ def _doors(building: Building) -> list[dict[str, Any]]:
 
 def _feature(shape: BaseGeometry, properties: dict[str, Any]) -> dict[str, Any]:
     rounded = {key: round(value, DIGITS) if isinstance(value, float) else value for key, value in properties.items()}
-    return {"type": "Feature", "geometry": _geometry(shape), "properties": rounded}
+    name = f"{properties['kind']}-{properties['index']}"
+    return {"type": "Feature", "id": name, "geometry": _geometry(shape), "properties": rounded}
 
 
 def _geometry(shape: BaseGeometry) -> dict[str, Any]:

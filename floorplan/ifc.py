@@ -62,7 +62,7 @@ def ifc_model(plan: Plan | FinishedPlan, heights: IfcHeights | None = None) -> A
     heights = heights or IfcHeights()
     building = drawn_building(plan).in_metres()
     for room in building.rooms:
-        if not Polygon(room.outline).is_valid:
+        if not (building.walls or Polygon(room.outline).is_valid):
             raise FloorplanError(
                 "outline crosses or touches itself; IFC needs a finished plan", field=f"nodes[{room.index}]"
             )

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeVar
 
 import numpy as np
 
-from .diagram import BubbleDiagram, RoomSpec
+from .diagram import BubbleDiagram, RoomSpec, is_finite_number
 from .errors import FloorplanError, shown
 from .files import read_json
 from .plan import RPLAN_FRAME, RPLAN_METRES_PER_UNIT, Node, Plan
@@ -43,7 +43,8 @@ T = TypeVar("T")
 def load_plans(path: str | os.PathLike[str], *, strict: bool = True, split: str | None = None) -> list[Plan]:
     """The plans of a json file or folder, RPLAN (`room_type`) or ProcTHOR (`rooms` with `poly`), told apart by content.
 
-    `strict` is as in `read_rplan`, `split` as in `read_procthor`; RPLAN's plans carry none. Raises `FloorplanError` for
+    `strict` is as in `read_rplan`, `split` as in `read_procthor`; RPLAN's plans carry none. Of a folder's files some
+    may have none of the split. Raises `FloorplanError` for
     anything else; diagrams, which have no geometry, too.
     """
     path = Path(path)
@@ -51,7 +52,16 @@ def load_plans(path: str | os.PathLike[str], *, strict: bool = True, split: str 
         files = sorted(p for p in path.iterdir() if p.name.endswith((".json", ".json.gz")))
         if not files:
             raise FloorplanError("no .json or .json.gz file in this folder", source=str(path))
-        return [plan for file in files for plan in load_plans(file, strict=strict, split=split)]
+        plans = [plan for file in files for plan in _plans_of(file, strict=strict, split=split)]
+    else:
+        plans = _plans_of(path, strict=strict, split=split)
+    if not plans:
+        raise FloorplanError(f"no house of split {split!r}", source=str(path))
+    return plans
+
+
+def _plans_of(path: Path, *, strict: bool, split: str | None) -> list[Plan]:
+    """The plans of a file; none where none is of the split."""
     data = read_json(path)
     first = data[0] if isinstance(data, list) and data else data
     if isinstance(first, Mapping):
@@ -61,7 +71,7 @@ def load_plans(path: str | os.PathLike[str], *, strict: bool = True, split: str 
             return plans_from_rplan(data, str(path), strict=strict)
         rooms = first.get("rooms")
         if isinstance(rooms, list) and rooms and isinstance(rooms[0], Mapping) and "poly" in rooms[0]:
-            return plans_from_procthor(data, str(path), split=split)
+            return _houses(data, str(path), split)
         if "rooms" in first:
             raise FloorplanError("a diagram without geometry, not a plan", source=str(path), field="rooms")
     raise FloorplanError("expected RPLAN plans (room_type) or ProcTHOR plans (rooms with poly)", source=str(path))
@@ -81,10 +91,15 @@ def read_procthor(path: str | os.PathLike[str], *, split: str | None = None) -> 
 
 def plans_from_procthor(data: Any, source: str, *, split: str | None = None) -> list[Plan]:
     """As `read_procthor`, from parsed json."""
-    houses = [(where, house) for where, house in _entries(data, source) if split in (None, house.get("split"))]
+    houses = _houses(data, source, split)
     if not houses:
         raise FloorplanError(f"no house of split {split!r}" if split else "no houses", source=source)
-    return [_checked(_house, house, where) for where, house in houses]
+    return houses
+
+
+def _houses(data: Any, source: str, split: str | None) -> list[Plan]:
+    entries = [(where, house) for where, house in _entries(data, source) if split in (None, house.get("split"))]
+    return [_checked(_house, house, where) for where, house in entries]
 
 
 def read_cubigraph(path: str | os.PathLike[str]) -> list[BubbleDiagram]:
@@ -193,13 +208,10 @@ def _get(data: Any, key: str, prefix: str = "") -> list[Any]:
 
 def _points(data: Any, key: str, field: str) -> np.ndarray:
     values = _get(data, key, field.removesuffix(key))
-    try:
-        points = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise FloorplanError(f"expected points [K, 2]: {error}", field=field) from error
-    if points.ndim != 2 or points.shape[1] != 2 or len(points) < 2 or not np.isfinite(points).all():
+    pairs = [point for point in values if isinstance(point, list) and len(point) == 2]
+    if len(values) < 2 or len(pairs) < len(values) or not all(is_finite_number(x) for point in pairs for x in point):
         raise FloorplanError(f"expected finite points [K, 2], found {shown(values)}", field=field)
-    return points
+    return np.array(values, dtype=np.float64)
 
 
 def _type(room: Any, field: str, table: Mapping[str, RoomType]) -> RoomType:

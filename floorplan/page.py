@@ -123,7 +123,7 @@ def _entrance(xy: np.ndarray, radii: np.ndarray, room: int) -> str:
 
 
 def _bubble_text(room: RoomSpec, x: float, y: float, radius: float, colour: str) -> str:
-    words = (room.name or type_title(room.type)).replace("_", " ").split()
+    words = room.name.replace("_", " ").split() or [type_title(room.type)]
     lines = (
         [" ".join(words)]
         if len(words) < 2

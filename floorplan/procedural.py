@@ -86,7 +86,8 @@ class ProceduralConfig:
 
 
 class ProceduralPlans:
-    """`generate_plan` as an endless dataset: item i is the plan of seed `start + i`."""
+    """`generate_plan` as a dataset without end, or up to the held-out seeds if it starts below them: item i is the
+    plan of seed `start + i`."""
 
     def __init__(self, config: ProceduralConfig | None = None, start: int = 0) -> None:
         if start < 0:
@@ -94,7 +95,7 @@ class ProceduralPlans:
         self.config, self.start = config or ProceduralConfig(), start
 
     def __len__(self) -> int:
-        return 2**31 - 1
+        return HELD_OUT_START - self.start if self.start < HELD_OUT_START else 2**31 - 1
 
     def __getitem__(self, index: int) -> Plan:
         if not 0 <= index < len(self):

@@ -111,13 +111,13 @@ class _Reader:
         kept = [n for n, t in enumerate(self.types) if not is_door(t) or n in doors]
         order = sorted(kept, key=lambda n: rank.get(self.types[n], 0))
         new = {old: i for i, old in enumerate(order)}
-        names = self._per_node("room_name", "")
+        names = [_text(name, f"room_name[{i}]") for i, name in enumerate(self._per_node("room_name", ""))]
         return Plan(
-            nodes=tuple(self._node(n, polygons[n], str(names[n])) for n in order),
+            nodes=tuple(self._node(n, polygons[n], names[n]) for n in order),
             doors=tuple((new[a], None if b is None else new[b]) for a, b in (doors[n] for n in order if n in doors)),
             frame=self.data.get("frame", RPLAN_FRAME),
             metres_per_unit=self.data.get("metres_per_unit", RPLAN_METRES_PER_UNIT),
-            name=str(self.data.get("name", self.data.get("_source", ""))),
+            name=_text(self.data.get("name", self.data.get("_source")), "name"),
         )
 
     def _per_node(self, key: str, default: Any) -> list[Any]:
@@ -310,6 +310,12 @@ def _list(data: Mapping[str, Any], key: str) -> list[Any]:
     if not isinstance(data[key], list):
         raise FloorplanError(f"expected a list, found {type(data[key]).__name__}", field=key)
     return data[key]
+
+
+def _text(value: Any, field: str) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | None):
+        raise FloorplanError(f"expected a name, found {shown(value)}", field=field)
+    return "" if value is None else str(value)
 
 
 def _type(code: Any, field: str) -> RoomType:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 from xml.sax.saxutils import escape
@@ -50,11 +51,12 @@ def shortened(text: str, font_size: float, width: float) -> str:
     """The text itself if it fits into `width`, else with its middle replaced by an ellipsis."""
     if text_width(text, font_size) <= width:
         return text
-    for kept in range(len(text) - 1, 0, -1):
-        short = f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
-        if text_width(short, font_size) <= width:
-            return short
-    return "..."
+
+    def with_gap(kept: int) -> str:
+        return f"{text[: kept - kept // 2]}...{text[len(text) - kept // 2 :]}"
+
+    most = bisect_right(range(1, len(text)), width, key=lambda kept: text_width(with_gap(kept), font_size))
+    return with_gap(most)
 
 
 def contrast_colour(fill: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from .evaluation import asked_of, held_out_plans
 from .metrics import graph_errors
 from .model import HouseDiffusion, HouseDiffusionConfig
 from .other_formats import load_plans
+from .plan import Plan
 from .procedural import ProceduralConfig, ProceduralPlans
 from .render import svg_to_png
 from .sheet import contact_sheet
@@ -139,7 +141,21 @@ def training_plans(config: FloorplanTraining) -> PlanSource:
     plans = [p for p in load_plans(config.data, split=config.data_split) if p.num_rooms not in config.exclude_rooms]
     if not plans:
         raise ValueError(f"{config.data}: no plans are left after excluding {config.exclude_rooms} rooms")
+    _check_sizes(plans, config)
     return plans
+
+
+def _check_sizes(plans: Sequence[Plan], config: FloorplanTraining) -> None:
+    """Raise ValueError for plans larger than the net's frame, before hours are spent on the others."""
+    frame = config.model.frame_metres
+    sizes = [np.ptp(np.concatenate([n.polygon for n in p.nodes]), axis=0).max() * p.metres_per_unit for p in plans]
+    wide = [i for i, size in enumerate(sizes) if size > frame * (1 + 1e-9)]
+    if wide:
+        largest = max(wide, key=lambda i: sizes[i])
+        raise ValueError(
+            f"{config.data}: {len(wide)} of {len(plans)} plans are larger than the {frame:g} m of "
+            f"--model.frame-metres; the largest, {plans[largest].name!r}, has {sizes[largest]:.1f} m"
+        )
 
 
 def draw_times(noise: SampleNoise, num_steps: int, config: FloorplanTraining) -> Tensor:

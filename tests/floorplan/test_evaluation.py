@@ -37,6 +37,8 @@ def test_held_out_plans_of_a_file(tmp_path):
     assert held_out_plans(str(path), 3) == [generate_plan(i) for i in range(3)]
     with pytest.raises(ValueError, match=r"plans\.json: holds 4 plans, fewer than num_plans=5"):
         held_out_plans(str(path), 5)
+    with pytest.raises(ValueError, match="split: procedural plans carry none, found 'val'"):
+        held_out_plans("procedural", 3, split="val")
     for data in ("procedural", str(path)):
         with pytest.raises(ValueError, match="num_plans: expected at least 1, found 0"):
             held_out_plans(data, 0)

@@ -14,8 +14,9 @@ from trifold.floorplan.finishing import FinishSettings, clear_plan, finish
 from trifold.floorplan.finishing_doors import place_doors, walls_of
 from trifold.floorplan.finishing_rooms import is_cover
 from trifold.floorplan.finishing_settings import Limits
+from trifold.floorplan.finishing_walls import polygon_of
 from trifold.floorplan.geometry_metrics import door_in_own_wall
-from trifold.floorplan.metrics import graph_errors, overlap_share, validity
+from trifold.floorplan.metrics import door_connections, graph_errors, overlap_share, validity
 from trifold.floorplan.model import HouseDiffusion
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.rooms import RoomType
@@ -126,7 +127,7 @@ def test_a_short_wall_takes_a_narrower_door_and_a_shorter_one_none() -> None:
     none = shared(0.5 * METRE, 0.0)
     assert none.openings == ()
     assert none.report.problems == (
-        "door 0: room 0 (bedroom) and room 1 (bedroom) share no wall that has a place for a door; left as drawn",
+        "door 0: room 0 (bedroom) and room 1 (bedroom) share no wall that has a place for a door; it stands in no wall",
     )
     assert np.array_equal(none.plan.nodes[2].polygon, _box(59, 50, 61, 64))
     grown = shared(0.5 * METRE, 2.0)
@@ -141,7 +142,7 @@ def test_rooms_too_far_apart_are_reported_and_near_ones_meet() -> None:
 
     assert apart(1.5).report.problems == ()
     far = apart(3.0)
-    assert far.report.problems == ("door 0: room 0 (bedroom) and room 1 (bedroom) do not meet; left as drawn",)
+    assert far.report.problems == ("door 0: room 0 (bedroom) and room 1 (bedroom) do not meet; it stands in no wall",)
     assert _bounds(far)[:2] == [(0, 0, 50, 60), (50 + 3 * METRE, 0, 100 + 3 * METRE, 60)]
 
 
@@ -187,7 +188,7 @@ def test_a_room_without_floor_stays_and_is_reported() -> None:
     assert np.array_equal(finished.plan.nodes[1].polygon, flat)
     assert finished.report.problems == (
         "room 1 (bedroom) has too little floor to be a room; left as drawn",
-        "door 0: room 0 (bedroom) and room 1 (bedroom) do not meet; left as drawn",
+        "door 0: room 0 (bedroom) and room 1 (bedroom) do not meet; it stands in no wall",
     )
 
 
@@ -196,6 +197,8 @@ def test_a_broken_door_without_wall_becomes_a_simple_box() -> None:
     finished = finish(_plan([_box(0, 0, 60, 60), _box(140, 140, 190, 190)], [(0, 1)], [bow_tie]))
     assert Polygon(finished.plan.nodes[2].polygon).is_valid
     assert np.allclose(finished.plan.nodes[2].polygon.mean(axis=0), (105, 102))
+    told = "door 0: room 0 (bedroom) and room 1 (bedroom) do not meet; it stands in no wall"
+    assert finished.report.problems == (told,)
 
 
 def test_exact_plans_keep_their_measures_and_move_by_half_a_wall() -> None:
@@ -264,3 +267,45 @@ def test_no_door_opens_into_a_slit(width: float, fits: bool) -> None:
     door = np.array([[89, 60], [91, 60], [91, 72], [89, 72]], dtype=np.float64)
     openings, failed = place_doors(rooms, walls, [(0, 1)], [door], [True] * len(walls), limits)
     assert (len(openings), failed) == ((1, []) if fits else (0, [0]))
+
+
+@pytest.mark.parametrize("dx", [4, 6, 8])
+def test_a_front_door_does_not_open_against_another_room(dx: float) -> None:
+    # The neck of the living room ends at an outer wall with a slit of dx behind its slanted side.
+    living = [[90, 40], [90, 100], [60, 100], [60, 200], [150, 200], [150, 100], [111, 100], [111 - dx, 40]]
+    rooms = [np.array(living, dtype=np.float64), _box(113, 40, 150, 98), _box(50, 40, 88, 98)]
+    drawn = [_box(125, 98, 137, 100), _box(65, 98, 77, 100), _box(91, 36, 110 - dx, 38)]
+    finished = finish(_plan(rooms, [(0, 1), (0, 2), (0, None)], drawn))
+    assert door_connections(finished.plan) == [(0, 1), (0, 2), (0, None)]
+    assert finished.report.problems == ()
+
+
+@pytest.mark.parametrize("arm", [4.0, 5.0, 7.0])
+@pytest.mark.parametrize("x", [52.0, 60.0, 95.0, 120.0])
+def test_a_door_drawn_before_a_slit_moves_along_its_wall(arm: float, x: float) -> None:
+    corners = [[100, 40], [100, 100 - arm], [50, 100 - arm], [50, 100], [160, 100], [160, 40]]
+    plan = _plan([np.array(corners, dtype=np.float64), _box(50, 100, 160, 150)], [(0, 1)], [_box(x, 99, x + 12, 101)])
+    finished = finish(plan)
+    assert finished.report.problems == ()
+    middle, half = finished.openings[0].centre[0], finished.openings[0].width / 2
+    assert arm == 7 or middle - half >= 100
+    assert finish(finished.plan).openings == finished.openings
+
+
+def test_finishing_twice_is_finishing_once_where_two_places_are_nearly_as_good() -> None:
+    corners = [[100, 40], [100, 95], [50, 95], [50, 100], [160, 100], [160, 112], [190, 112], [190, 40]]
+    plan = _plan([np.array(corners, dtype=np.float64), _box(50, 100, 160, 150)], [(0, 1)], [_box(55, 99, 67, 101)])
+    finished = finish(plan)
+    assert finish(finished.plan).plan == finished.plan
+    assert finished.openings[0].width * plan.metres_per_unit == pytest.approx(0.85)
+
+
+def test_a_room_smaller_than_the_lattice_is_reported() -> None:
+    plan = replace(_plan([_box(10, 10, 14, 14)], [], []), frame=1e6, metres_per_unit=1.0)
+    assert "lost all its floor" in finish(plan).report.problems[0]
+
+
+def test_corners_that_fall_together_are_one() -> None:
+    points = np.array([[0, 0], [0, 5], [0, 5], [5, 5], [5, 0], [5, 0]], dtype=np.float64)
+    assert list(polygon_of(points).exterior.coords)[:-1] == [(0, 0), (0, 5), (5, 5), (5, 0)]
+    assert polygon_of(points[[0, 0, 3]]).is_empty

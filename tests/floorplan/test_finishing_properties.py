@@ -13,7 +13,7 @@ from shapely.geometry import Polygon
 from trifold.floorplan.finished import FinishedPlan
 from trifold.floorplan.finishing import finish
 from trifold.floorplan.finishing_rooms import is_cover
-from trifold.floorplan.metrics import graph_errors
+from trifold.floorplan.metrics import door_connections, graph_errors
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.procedural import HELD_OUT_START, ProceduralConfig, generate_plan
 from trifold.floorplan.rooms import RoomType
@@ -115,6 +115,15 @@ def test_noise_up_to_a_wall_is_undone() -> None:
         assert graph_errors(finished.plan).total == 0
 
 
+@slow
+@given(jittered(0.3))
+def test_a_graph_that_is_not_kept_is_told(plan: Plan) -> None:
+    finished = finish(plan)
+    assert graph_errors(finished.plan).total == 0 or finished.report.problems
+    told = [f"door {door}: its sight lines" in " ".join(finished.report.problems) for door in range(len(plan.doors))]
+    assert not any(told)
+
+
 def _boxes(corners: list[tuple[float, float, float, float]]) -> list[np.ndarray]:
     return [np.array([[x, y], [x, y + h], [x + w, y + h], [x + w, y]]) for x, y, w, h in corners]
 
@@ -144,8 +153,12 @@ def test_any_plan_gives_a_sound_one_or_says_why_not(rooms: list[np.ndarray], doo
     whole = [Polygon(n.polygon) for k, n in enumerate(finished.plan.rooms) if f"room {k} (study) " not in problems]
     assert is_cover(whole) or "could not be parted" in problems
     assert finished.plan.doors == plan.doors
-    without = [p for p in finished.report.problems if p.startswith("door ")]
+    without = [p for p in finished.report.problems if p.startswith("door ") and "sight lines" not in p]
     assert len(finished.openings) + len(without) == len(pairs)
+    read = door_connections(finished.plan)
+    for opening in finished.openings:
+        a, b = pairs[opening.door]
+        assert read[opening.door] == (a, b) or f"door {opening.door}: its sight lines join" in problems
     assert all(Polygon(n.polygon).is_valid for n in finished.plan.door_nodes)
     # Rooms that others swallowed stay where they were drawn, and so would be seen again.
     assume("all its floor" not in problems and "could not be parted" not in problems and finished.openings)

@@ -13,6 +13,7 @@ from shapely.geometry import shape
 from trifold.floorplan.building import drawn_building
 from trifold.floorplan.errors import FloorplanError
 from trifold.floorplan.finished import FinishedPlan
+from trifold.floorplan.finishing import finish
 from trifold.floorplan.geojson import geojson_document, geojson_text, save_geojson
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.procedural import generate_plan
@@ -92,9 +93,10 @@ def test_rings_follow_the_right_hand_rule(plan: Plan | FinishedPlan) -> None:
 def test_the_reference_is_stated_as_local() -> None:
     document = json.loads(geojson_text(two_rooms()))
     assert document["crs"] is None
-    assert document["coordinates"]["reference"] == "local"
-    assert document["coordinates"]["unit"] == "metre"
-    assert document["coordinates"]["frame_m"] == pytest.approx(256 * UNIT)
+    frame = document["coordinate_frame"]
+    assert not {"coordinates", "geometries", "geometry", "properties"} & set(document)  # RFC 7946, section 7.1
+    assert (frame["reference"], frame["unit"]) == ("local", "metre")
+    assert frame["frame_m"] == pytest.approx(256 * UNIT)
     assert document == geojson_document(two_rooms())
 
 
@@ -115,3 +117,10 @@ def test_an_outline_that_crosses_itself_is_written_and_marked() -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FloorplanError, match=r"nowhere.*cannot write"):
         save_geojson(two_rooms(), tmp_path / "nowhere" / "plan.geojson")
+
+
+def test_features_have_ids_of_their_own() -> None:
+    features = geojson_document(finish(generate_plan(3)))["features"]
+    ids = [feature["id"] for feature in features]
+    assert len(set(ids)) == len(ids)
+    assert all(f["id"] == f"{f['properties']['kind']}-{f['properties']['index']}" for f in features)

@@ -210,6 +210,18 @@ def test_a_crossed_outline_is_refused_and_nothing_is_written(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_room_left_as_drawn_is_a_space_without_a_body(tmp_path: Path) -> None:
+    plan = two_rooms()
+    flat = Node(RoomType.STORAGE, np.array([[300, 0], [300, 20], [300, 40]], dtype=float))
+    nodes = (*plan.plan.rooms, flat, *plan.plan.door_nodes)
+    finished = finish(replace(plan.plan, nodes=nodes, frame=400.0))
+    assert "room 2 (storage) has too little floor" in finished.report.problems[0]
+    save_ifc(finished, tmp_path / "plan.ifc")
+    assert _messages(tmp_path / "plan.ifc") == []
+    spaces = ifcopenshell.open(str(tmp_path / "plan.ifc")).by_type("IfcSpace")
+    assert [space.Representation is not None for space in spaces] == [True, True, False]
+
+
 def test_without_ifcopenshell_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ifcopenshell", None)
     with pytest.raises(ImportError, match=r"trifold\[ifc\]"):

@@ -73,6 +73,10 @@ def test_procthor_large_houses_get_a_larger_frame(tmp_path: Path):
         (lambda h: h["doors"][0].update(rooms=[0, 2]), r"doors\[0\]\.rooms: expected two rooms"),
         (lambda h: h["doors"][0].update(seg=[[1, 1], [1, 1]]), r"doors\[0\]\.seg: expected two different points"),
         (lambda h: h.pop("doors"), "doors: required, but missing"),
+        (
+            lambda h: h["rooms"][0].update(poly=[["0", "0"], ["4", "0"], ["4", "4"]]),
+            r"rooms\[0\]\.poly: expected finite",
+        ),
     ],
 )
 def test_procthor_faults_are_named(tmp_path: Path, change, message: str):
@@ -103,6 +107,15 @@ def test_cubigraph_by_hand(tmp_path: Path):
         read_cubigraph(write(tmp_path, [{**GRAPH, "edges": [[0, 1, 3]]}]))
     with pytest.raises(FloorplanError, match=r"data\.json: rooms\[0\]\.?.*: unknown type 'Sauna'"):
         read_cubigraph(write(tmp_path, {**GRAPH, "rooms": ["Sauna"]}))
+
+
+def test_a_split_may_lie_in_one_file_of_a_folder(tmp_path: Path):
+    for name, split in (("a", "train"), ("b", "val")):
+        (tmp_path / f"{name}.json").write_text(json.dumps([{**HOUSE, "split": split, "seed": name}]))
+    assert [plan.name for plan in load_plans(tmp_path, split="val")] == ["procthor-b"]
+    assert len(load_plans(tmp_path)) == 2
+    with pytest.raises(FloorplanError, match=f"{tmp_path.name}: no house of split 'test'"):
+        load_plans(tmp_path, split="test")
 
 
 def test_load_plans_tells_formats_apart(tmp_path: Path, small_plan: Plan):

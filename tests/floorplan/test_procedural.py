@@ -270,6 +270,9 @@ def test_counts_can_be_left_out() -> None:
 def test_dataset_indexing() -> None:
     data = ProceduralPlans(start=HELD_OUT_START)
     assert len(data) == 2**31 - 1
+    assert len(ProceduralPlans()) == HELD_OUT_START
+    with pytest.raises(IndexError):
+        ProceduralPlans(start=5)[HELD_OUT_START - 5]
     assert digest([data[4]]) == digest([generate_plan(HELD_OUT_START + 4)])
     with pytest.raises(IndexError):
         data[-1]

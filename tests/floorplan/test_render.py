@@ -203,6 +203,9 @@ def test_formatting_and_shortening() -> None:
     assert "..." in long
     assert long.endswith("n")
     assert text_width(long, 10) <= 60
+    endless = shortened("name " * 20_000, 10, 60)  # in the time of a few measurements, not of one per letter
+    assert text_width(endless, 10) <= 60 < text_width(endless + "na", 10)
+    assert shortened("name", 10, 0) == "..."
 
 
 def test_contact_sheet_lays_out_a_grid(small_plan: Plan, tmp_path: Path) -> None:
@@ -342,6 +345,13 @@ def test_page_is_one_file_without_links(small_plan: Plan, tmp_path: Path) -> Non
     ids = [attributes["id"] for _, attributes in tags.seen if "id" in attributes]
     assert len(ids) == len(set(ids))
     assert [p.name for p in tmp_path.iterdir()] == ["page.html"]
+
+
+@pytest.mark.parametrize("name", [" ", "_", "_ _"])
+def test_a_name_without_words_gives_way_to_the_type(name: str, tmp_path: Path) -> None:
+    diagram = BubbleDiagram((RoomSpec(RoomType.LIVING, name), RoomSpec(RoomType.STUDY)), ((0, 1),), 0)
+    save_page(tmp_path / "page.html", [("One", "", [generate_plan(1)], diagram)])
+    assert "Living room" in (tmp_path / "page.html").read_text()
 
 
 def test_room_without_name_is_labelled_by_type() -> None:

@@ -154,6 +154,8 @@ def test_doors_that_do_not_open():
         ("frame", None, "abc", "frame: expected a positive, finite number up to 1,000,000, found 'abc'"),
         ("metres_per_unit", None, 0, "metres_per_unit: expected a positive, finite number"),
         ("room_name", None, ["a"], "room_name: expected a list of 4, one entry per node"),
+        ("room_name", None, ["a", ["b"], "", None], r"room_name\[1\]: expected a name, found \['b'\]"),
+        ("name", None, {}, "name: expected a name"),
         ("corners", None, 4, "corners: expected a list of 4, one entry per node"),
         (
             "edges",
@@ -325,3 +327,9 @@ def test_real_rplan_plans_load_and_round_trip(floorplan_data):
         assert linked_by_entries(written) == plan.links()
     same = [linked_by_entries(data) == plan.links() for plan, data in zip(loaded, raw, strict=True)]
     assert same.count(False) == 1, "the graph is the original's, but for the front door that touches two rooms"
+
+
+def test_names_that_are_null_are_none():
+    plan = plan_from_rplan({**two_rooms(), "name": None, "room_name": [None, "hall", 7, None]}, "house")
+    assert plan.name == ""
+    assert [node.name for node in plan.nodes] == ["", "hall", "7", ""]

@@ -1,6 +1,7 @@
 """Training as `trifold floorplan train` runs it: any data, exact resume, the stated noise levels; and it learns."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from trifold.common.train import SampleNoise
+from trifold.common.train.data_order import DataOrder
 from trifold.common.weights import read_tensors
 from trifold.floorplan import HouseDiffusion, HouseDiffusionConfig
 from trifold.floorplan import training as training_module
 from trifold.floorplan.dataset import collate, sample_from_plan
 from trifold.floorplan.errors import FloorplanError
-from trifold.floorplan.procedural import ProceduralConfig, ProceduralPlans, generate_plan
+from trifold.floorplan.procedural import HELD_OUT_START, ProceduralConfig, ProceduralPlans, generate_plan
 from trifold.floorplan.process import house_path
 from trifold.floorplan.rplan import plan_to_rplan
 from trifold.floorplan.training import (
@@ -294,4 +296,14 @@ def test_the_training_set_is_not_the_held_out_one(tmp_path):
     source = training_plans(config_for(tmp_path))
     assert isinstance(source, ProceduralPlans)
     assert source.start == 0
-    assert len(source) > 1e9
+    assert len(source) == HELD_OUT_START
+    drawn = DataOrder(len(source), seed=0)
+    assert max(drawn[i] for i in range(1000)) < HELD_OUT_START
+
+
+def test_plans_larger_than_the_frame_are_told_before_training(tmp_path):
+    path = rplan_file(tmp_path / "plans.json", range(6))
+    small = config_for(tmp_path, data=str(path))
+    small = replace(small, model=replace(small.model, frame_metres=9.0))
+    with pytest.raises(ValueError, match=r"plans\.json: \d of 6 plans are larger than the 9 m of --model.frame-metres"):
+        training_plans(small)
