@@ -101,7 +101,8 @@ class PointCloud:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, num_points: int | None = None, seed: int = 0) -> PointCloud:
-        """Read a cloud: the suffixes of `save`, .gltf, and .off without faces. The name is the file's.
+        """Read a cloud: the suffixes of `save`, .gltf, .pts, .txt, .pcd (which needs open3d), and .off without faces.
+        The name is the file's.
 
         A file that holds a surface needs `num_points`: so many points are then drawn from it, uniform by area; a
         cloud with more points than `num_points` is subsampled, one with fewer is an error.

@@ -14,11 +14,14 @@ from .cloud import PointCloud
 from .errors import PointCloudError
 from .glb_points import glb_of_points, gltf_document, has_triangles, own_normals
 from .mesh import Mesh, import_trimesh
-from .npz_source import read_arrays
+from .npz_source import read_array, read_arrays
 from .off import read_off
+from .ply import check_ply, read_ply_header
+from .surface_open3d import import_open3d
+from .text_points import begins_with_numbers, read_numbers, read_pts
 
 WRITTEN = (".ply", ".obj", ".xyz", ".npy", ".npz", ".glb")
-READ = (*WRITTEN, ".gltf", ".off", ".stl")
+READ = (*WRITTEN, ".gltf", ".off", ".stl", ".pts", ".txt", ".pcd")
 MOST_BYTES = 4 << 30
 
 
@@ -86,12 +89,18 @@ _ENCODERS: dict[str, Callable[[PointCloud], bytes]] = {
 }
 
 
+def is_shape_file(path: Path) -> bool:
+    """Whether a folder's file is one that `read_geometry` reads, by its suffix; .txt only with numbers in it."""
+    suffix = path.suffix.lower()
+    return suffix in READ and (suffix != ".txt" or begins_with_numbers(path))
+
+
 def read_geometry(path: str | os.PathLike[str]) -> PointCloud | Mesh:
     """The cloud or surface in a file, by suffix (`READ`). A scene's parts are joined, each at its place; a file with
     any triangles is a surface.
 
     Raises PointCloudError naming the file and what was found: missing, unknown suffix, over 4 GiB, unreadable, empty,
-    not finite.
+    not finite. .pcd files are read by open3d, and raise ImportError without it.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -118,15 +127,7 @@ Arrays = tuple[Any, Any]
 
 
 def _read_npy(path: Path) -> Arrays:
-    try:
-        # Mapped, so that a header that promises too much is caught by the size of the file, not of the memory.
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise PointCloudError(f"{path}: not a complete array file ({error})") from error
-    return _split_columns(array, path)
-
-
-def _split_columns(array: np.ndarray, path: Path) -> Arrays:
+    array = read_array(path)
     if array.ndim == 2 and array.shape[1] == 6:
         return array[:, :3], array[:, 3:]
     if array.ndim != 2 or array.shape[1] != 3:
@@ -144,23 +145,19 @@ def _read_npz(path: Path) -> Arrays:
     return arrays["points"], arrays.get("normals")
 
 
-def _read_xyz(path: Path) -> Arrays:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    rows = [row for line in text.replace(",", " ").splitlines() if (row := line.partition("#")[0]).strip()]
-    if not rows:
-        raise PointCloudError(f"{path}: expected at least one point, found no numbers")
-    try:
-        table = np.loadtxt(rows, ndmin=2)
-    except ValueError as error:
+def _read_pcd(path: Path) -> Arrays:
+    open3d = import_open3d("a .pcd file", "")
+    head, text, rows = path.read_bytes().partition(b"\nDATA ascii")
+    counts = [line.split()[-1] for line in head.splitlines() if line.startswith(b"POINTS ")]
+    lines = sum(1 for row in rows.splitlines() if row.strip())
+    if text and counts and counts[0] != str(lines).encode():  # open3d would fill up with zeros
         raise PointCloudError(
-            f"{path}: expected lines of three or more numbers, all of one length ({error})"
-        ) from error
-    if table.shape[1] < 3:
-        raise PointCloudError(f"{path}: expected three or more numbers a line, found {table.shape[1]}")
-    # Six columns may be normals or colours; directions have unit length.
-    if table.shape[1] == 6 and np.allclose(np.linalg.norm(table[:, 3:], axis=1), 1, atol=0.02):
-        return table[:, :3], table[:, 3:]
-    return table[:, :3], None
+            f"{path}: the header promises {counts[0].decode('utf-8', 'replace')} points, but {lines} lines follow"
+        )
+    found = open3d.io.read_point_cloud(str(path), remove_nan_points=True)  # empty where it cannot be read
+    if not found.has_points():
+        raise PointCloudError(f"{path}: expected a PCD file with at least one point, found none that open3d can read")
+    return np.asarray(found.points), np.asarray(found.normals) if found.has_normals() else None
 
 
 def _read_obj(path: Path) -> Arrays | Mesh:
@@ -198,29 +195,16 @@ def _mesh(vertices: np.ndarray, faces: np.ndarray, path: Path) -> Mesh:
 
 
 def _read_ply(path: Path) -> Arrays | Mesh:
-    if _ply_faces(path):
+    elements = read_ply_header(path).elements
+    if any(element.name == "face" and element.count for element in elements):
         return Mesh.load(path)
+    check_ply(path)
     cloud = _trimesh_points(path)
     data = cloud.metadata.get("_ply_raw", {}).get("vertex", {}).get("data")
     try:
         return cloud.vertices, np.stack([np.asarray(data[key]).reshape(-1) for key in ("nx", "ny", "nz")], axis=1)
     except (KeyError, ValueError, TypeError, IndexError):  # no such properties
         return cloud.vertices, None
-
-
-def _ply_faces(path: Path) -> int:
-    """The number of faces that a PLY header promises."""
-    faces = 0
-    with path.open("rb") as file:
-        if file.readline(80).strip() != b"ply":
-            raise PointCloudError(f"{path}: not a PLY file: expected 'ply' in the first line")
-        for _ in range(1000):
-            words = file.readline(1000).split()
-            if words[:1] == [b"end_header"]:
-                return faces
-            if words[:1] == [b"element"] and len(words) == 3 and words[1] == b"face" and words[2].isdigit():
-                faces = int(words[2][:18])
-    raise PointCloudError(f"{path}: expected a PLY header that ends in 'end_header', found none")
 
 
 def _read_gltf(path: Path) -> Arrays | Mesh:
@@ -251,7 +235,10 @@ def _trimesh_points(path: Path) -> Any:
 _READERS: dict[str, Callable[[Path], Arrays | Mesh]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
-    ".xyz": _read_xyz,
+    ".xyz": read_numbers,
+    ".txt": read_numbers,
+    ".pts": read_pts,
+    ".pcd": _read_pcd,
     ".obj": _read_obj,
     ".off": _read_off,
     ".ply": _read_ply,

@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from tqdm import tqdm
 
 from ..common.command_line import Device, check_folder, check_output, make_folder, show_progress, torch_device
 from ..common.weights import write_json
 from .cloud import PointCloud
 from .diffusion import PointDiffusion
 from .errors import PointCloudError
-from .evaluation import Measuring, Report, evaluate_model, load_clouds, row_names
+from .evaluation import Measuring, Report, check_data, check_evaluation, evaluate_model, load_clouds, row_names
 from .generator import Drawing, Precision, classes_of, draw, open_generator
 from .luo_hu.checkpoint import Kind, load_original
 from .luo_hu.model import lower_precision
+from .metrics.parallel import Progress
 from .output import MESH_SUFFIXES, SHAPE_SUFFIXES, save_shapes
 from .process import DEFAULT_SAMPLER, DEFAULT_STEPS, SamplerName, Sampling
 from .surface import Method, cloud_to_mesh
@@ -120,7 +122,8 @@ def evaluate(
     """Measure models on shapes they were not trained on, a second sample of ground truth beside.
 
     Args:
-        models: packaged names, folders or hub ids, each a part of the table; or folders of cloud files.
+        models: packaged names, folders or hub ids, each a part of the table; or folders of cloud files (a folder that
+            is called like a packaged name is written ./name).
         classes: of the data; by default those the first model knows.
         steps: denoising steps, one row per entry; pairs with `samplers` (or all with one sampler).
         samplers: sampler of each entry of `steps`, or one for all; by default the model's own.
@@ -128,7 +131,8 @@ def evaluate(
         precision: of the inner products of the nets.
         seeds: sampling seeds; the table gives mean and standard deviation over them.
         measuring: what is compared, and how.
-        out: json file for all scores; it grows with every class.
+        out: json file for all scores; it grows with every class. Until the end exact EMD is kept in a folder beside it
+            (scores.emd), from which the same command goes on after an interruption.
         device: where to run.
     """
     if out is not None:
@@ -136,27 +140,41 @@ def evaluate(
         make_folder(out.parent)
     rows = paired(steps, samplers)
     drawings = [Drawing(measuring.num_points, n, s, guidance_scale, precision) for n, s in rows]
+    names = row_names(models)
+    place = torch_device(device)
+    opened = [_clouds_of(given, measuring.num_points) or open_generator(given, place) for given in models]
+    if opened and not isinstance(opened[0], list):
+        classes = classes or classes_of(opened[0])
+    if not classes:
+        raise PointCloudError(
+            f"classes: {', '.join(models[:1])} knows none; say which of the data's it is compared with"
+        )
+    for model in opened:  # all of them first: hours of scores are not lost to the last
+        check_evaluation(model, classes, drawings, measuring, seeds)
+    check_data(measuring, classes)
     report = Report(measuring)
-    for number, (given, name) in enumerate(zip(models, row_names(models), strict=True)):
-        clouds = _clouds_of(given)
-        model = clouds or open_generator(given, torch_device(device))
-        known = () if isinstance(model, list) else classes_of(model)
-        chosen = classes or known
-        if not chosen:
-            raise PointCloudError(f"classes: {given} knows none; say which of the data's it is compared with")
+    emd_folder = None if out is None or not {"emd", "emd_squared"} & set(measuring.metrics) else out.with_suffix(".emd")
+    for number, (model, name) in enumerate(zip(opened, names, strict=True)):
         evaluate_model(
             model,
-            chosen,
+            classes,
             drawings,
             measuring,
             seeds=seeds,
             name=name,
             ground_truth=number == 0,
             progress=show_progress,
+            on_pairs=_Comparing(),
+            emd_folder=emd_folder,
             report=report,
             on_class=None if out is None else lambda found: write_json(out, found.to_dict()),
         )
-        classes = chosen
+    if emd_folder is not None:
+        for pattern in ("*_emd.npz", "*_emd_squared.npz"):
+            for path in emd_folder.glob(pattern):
+                path.unlink()
+        if not any(emd_folder.iterdir()):
+            emd_folder.rmdir()
     print(report.table())
 
 
@@ -171,7 +189,7 @@ def mesh(
     """Turn clouds into meshes.
 
     Args:
-        clouds: cloud files: .ply .obj .xyz .npy .npz .glb .gltf .off.
+        clouds: cloud files: .ply .obj .xyz .pts .txt .pcd .npy .npz .glb .gltf .off.
         out: .glb .obj .ply .stl (numbered if there are several clouds), or a folder, which also gets a page.
         method: auto takes gauss, whose meshes are always closed; alpha, poisson and ball_pivoting are there too.
         resolution: grid cells along the longest side (gauss, poisson); by default as the points' spacing asks for.
@@ -198,6 +216,7 @@ def convert(
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")],
     *,
     kind: Kind | None = None,
+    scale: float | None = None,
     half: bool = False,
 ) -> None:
     """Turn an original checkpoint of Luo & Hu (GEN_airplane.pt, AE_all.pt, ckpt_*.pt) into a model folder.
@@ -206,10 +225,11 @@ def convert(
         checkpoint: what their program saved; read with weights_only and an allow-list of one class.
         out: folder to write config.json and model.safetensors to.
         kind: which model, where the file does not say.
+        scale: for scale_mode global_unit: std of its data set, from the stats_*.pt beside it.
         half: store half precision.
     """
     check_folder(out)
-    found = load_original(checkpoint, kind)
+    found = load_original(checkpoint, kind, scale)
     found.save_pretrained(out, half=half)
     count = sum(p.numel() for p in found.parameters())
     print(f"{out}: {type(found).__name__}, {count:,} parameters")
@@ -257,6 +277,26 @@ def paired(steps: Sequence[int], samplers: Sequence[SamplerName]) -> list[tuple[
     return [(n, sampler) for n in steps] if steps else [(None, sampler)]
 
 
+class _Comparing:
+    """A bar, on a terminal, for every matrix of distances and every search for exact EMD."""
+
+    def __init__(self) -> None:
+        self.bar: tqdm | None = None
+
+    def __call__(self, progress: Progress) -> None:
+        if self.bar is None or progress.done < self.bar.n or self.bar.total != progress.total:
+            self.close()
+            self.bar = tqdm(desc="comparing", total=progress.total, unit=f" {progress.what}", leave=False, disable=None)
+        self.bar.update(progress.done - self.bar.n)
+        if progress.done == progress.total:
+            self.close()
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
+
+
 def _sampled(path: Path, num_points: int) -> int | None:
     """How many points to draw of a file: of a surface as many as are wanted, a cloud is taken as it is."""
     from .cloud_files import read_geometry
@@ -264,7 +304,9 @@ def _sampled(path: Path, num_points: int) -> int | None:
     return None if isinstance(read_geometry(path), PointCloud) else num_points
 
 
-def _clouds_of(name: str) -> list[PointCloud]:
-    """The clouds of a folder of cloud files; none for anything else."""
-    folder = Path(name)
-    return load_clouds(folder) if folder.is_dir() and not (folder / "config.json").is_file() else []
+def _clouds_of(name: str, num_points: int) -> list[PointCloud]:
+    """The clouds of a folder of cloud files, see `load_clouds`; none for anything else, which a packaged name is even
+    where a folder is called so."""
+    folder = Path(name).expanduser()
+    is_model = name in PointDiffusion.packaged or not folder.is_dir() or (folder / "config.json").is_file()
+    return [] if is_model else load_clouds(folder, num_points)

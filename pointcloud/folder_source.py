@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from .cloud import PointCloud
-from .cloud_files import READ, read_geometry
+from .cloud_files import READ, is_shape_file, read_geometry
 from .errors import PointCloudError
 from .items import SPLIT_NAMES, SURFACE_POINTS, Split, StoredClouds, check_split, choose_classes, split_by_name
 from .sampling import sample_surface
@@ -26,7 +26,7 @@ class FolderClouds(StoredClouds):
     belong to a class with the name of the folder itself.
     Names are paths relative to the folder. Files are opened one at a time. From a surface `num_points` (2048 for None)
     points are drawn, uniform by area, with normals; the seed of a file depends on `seed` and its name alone.
-    Files whose names begin with a dot are skipped.
+    Files whose names begin with a dot are skipped, and .txt files that do not begin with numbers.
 
     Raises PointCloudError for a folder without such files, unknown classes, an empty split, and for a file that cannot
     be used when its turn comes.
@@ -86,7 +86,7 @@ def _files(root: Path) -> Iterator[str]:
             continue
         seen.add(real)
         for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in READ:
+            if not name.startswith(".") and is_shape_file(Path(folder, name)):
                 yield (Path(folder) / name).relative_to(root).as_posix()
 
 

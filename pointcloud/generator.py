@@ -62,6 +62,23 @@ def classes_of(model: Generator) -> tuple[str, ...]:
     return model.config.class_names if isinstance(model, PointDiffusion) else ()
 
 
+def check_drawing(model: Generator, drawing: Drawing) -> None:
+    """Raises PointCloudError for settings that `model` does not have, before anything is drawn."""
+    if drawing.num_points < 1:
+        raise PointCloudError(f"num_points: expected at least 1, found {drawing.num_points}")
+    if drawing.steps is not None and drawing.steps < 1:
+        raise PointCloudError(f"steps: expected at least 1, found {drawing.steps}")
+    if isinstance(model, PointDiffusion):
+        return
+    if drawing.guidance_scale != 1:
+        raise PointCloudError(f"guidance_scale: this model has no guidance, found {drawing.guidance_scale:g}")
+    if drawing.steps is not None and drawing.steps > model.config.num_steps:
+        raise PointCloudError(f"steps: this model has {model.config.num_steps}, found {drawing.steps}")
+    if drawing.sampler is not None and drawing.sampler not in get_args(LuoHuSamplerName):
+        expected = ", ".join(get_args(LuoHuSamplerName))
+        raise PointCloudError(f"sampler: a model of Luo & Hu has {expected}; found {drawing.sampler!r}")
+
+
 def draw(
     model: Generator,
     num_clouds: int,
@@ -76,6 +93,7 @@ def draw(
     Raises PointCloudError and ValueError as `PointDiffusion.generate` and `GaussianVAE.generate`, and where a model of
     Luo & Hu is asked for a class or guidance, which it does not know.
     """
+    check_drawing(model, drawing)
     if isinstance(model, PointDiffusion):
         with lower_precision(drawing.precision, model.device):
             return model.generate(
@@ -90,17 +108,11 @@ def draw(
             )
     if class_name is not None and not (isinstance(class_name, Sequence) and set(class_name) == {None}):
         raise PointCloudError(f"class_name: this model knows no classes, found {class_name!r}")
-    if drawing.guidance_scale != 1:
-        raise PointCloudError(f"guidance_scale: this model has no guidance, found {drawing.guidance_scale:g}")
-    sampler = drawing.sampler or "ddpm"
-    if sampler not in get_args(LuoHuSamplerName):
-        expected = ", ".join(get_args(LuoHuSamplerName))
-        raise PointCloudError(f"sampler: a model of Luo & Hu has {expected}; found {sampler!r}")
     return model.generate(
         num_clouds,
         drawing.num_points,
         seed=seed,
-        sampler=sampler,  # pyright: ignore[reportArgumentType]  # checked above
+        sampler=drawing.sampler or "ddpm",  # pyright: ignore[reportArgumentType]  # checked above
         steps=drawing.steps,
         precision=drawing.precision,
         progress=progress,

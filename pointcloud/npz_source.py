@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +12,6 @@ import numpy as np
 from .errors import PointCloudError
 from .items import SPLITS, Split, StoredClouds, check_split, choose_classes, split_by_name
 
-# What numpy raises over damaged files; AttributeError where a single array calls itself npz.
-DAMAGED = (OSError, ValueError, EOFError, KeyError, AttributeError, MemoryError, zipfile.BadZipFile, zlib.error)
 SPLIT_CODES: Mapping[int, str] = {0: "train", 1: "test", 2: "val"}
 
 
@@ -27,12 +23,18 @@ def array_names(path: Path) -> list[str]:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """Every array of an npz, or `points` of an npy. Raises PointCloudError for a missing or damaged file."""
+    if path.suffix.lower() == ".npy":
+        return {"points": read_array(path)}
+    with _reading(path), np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The array of an npy, in memory. Raises PointCloudError for a missing or damaged file."""
     with _reading(path):
-        if path.suffix.lower() == ".npy":
-            # Mapped first: a header that promises too much is caught by the size of the file, not of the memory.
-            return {"points": np.array(np.load(path, mmap_mode="r", allow_pickle=False))}
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
+        # Mapped first: a header that promises too much is caught by the size of the file, not of the memory. Copied,
+        # because a mapped array changes with its file.
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False))
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def _reading(path: Path) -> Iterator[None]:
         raise PointCloudError(f"{path}: no such file")
     try:
         yield
-    except DAMAGED as error:
+    except Exception as error:  # numpy raises anything at all over damaged bytes, even TokenError
         raise PointCloudError(f"{path}: not a complete file of arrays ({type(error).__name__}: {error})") from error
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from .errors import PointCloudError
 from .items import SPLITS, Split, StoredClouds, check_split, choose_classes
+from .npz_source import read_array
 from .synsets import SYNSETS, class_name
 
 STORED_POINTS = 15_000
@@ -59,10 +60,7 @@ class Pc15kClouds(StoredClouds):
 
     def _read(self, index: int, seed: int) -> tuple[np.ndarray, None]:
         file = self._files[index]
-        try:
-            stored = np.load(file, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise PointCloudError(f"{file}: not a complete array file ({error})") from error
+        stored = read_array(file)
         if stored.shape != (STORED_POINTS, 3):
             raise PointCloudError(f"{file}: expected [{STORED_POINTS}, 3], found {list(stored.shape)}")
         part = self.part
@@ -95,7 +93,7 @@ def is_pc15k(folder: Path) -> bool:
         return False
     try:
         return np.load(first, mmap_mode="r", allow_pickle=False).shape == (STORED_POINTS, 3)
-    except (OSError, ValueError, EOFError):
+    except Exception:  # damaged bytes make numpy raise anything at all
         return False  # whoever opens it as a folder of clouds names the file and what is wrong with it
 
 

@@ -131,6 +131,7 @@ def train_prior(
         partial(prior_loss, model=model, class_dropout=config.class_dropout),
         EncodedClouds.encode(model.encoder, clouds, config.encoder_points),
         validate=lambda _, step: validate(model, step),
+        run_dir=config.output_dir,
     )
     if state.is_main_process and not result.interrupted:
         if result.ema:

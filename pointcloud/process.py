@@ -30,6 +30,7 @@ from ..common.diffusion import (
 )
 from ..common.diffusion.diffusers_adapter import DiffusersSampler
 from ..common.diffusion.step import Progress, Times
+from .errors import PointCloudError
 
 SamplerName = Literal["ddpm", "ddim", "heun", "ode", "dpmsolver++", "sde-dpmsolver++"]
 DEFAULT_SAMPLER: SamplerName = "dpmsolver++"
@@ -141,7 +142,10 @@ class Sampling:
     progress: Progress | None = None
 
     def batches(self, clouds: int, num_points: int) -> Iterator[slice]:
-        """Consecutive clouds of at most `batch_points` points together (a larger cloud comes alone)."""
+        """Consecutive clouds of at most `batch_points` points together (a larger cloud comes alone). Raises
+        PointCloudError for clouds without points."""
+        if num_points < 1:
+            raise PointCloudError(f"num_points: expected at least 1, found {num_points}")
         size = max(1, self.batch_points // num_points)
         for start in range(0, clouds, size):
             yield slice(start, min(start + size, clouds))

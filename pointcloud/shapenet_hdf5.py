@@ -95,8 +95,8 @@ def _opened(path: Path) -> Iterator[Any]:  # an h5py.File, whose entries may be 
             yield file
     except PointCloudError:
         raise
-    except (OSError, RuntimeError, KeyError, ValueError) as error:  # what h5py raises over damaged bytes
-        raise PointCloudError(f"{path}: not a readable hdf5 file ({error})") from error
+    except Exception as error:  # h5py raises anything at all over damaged bytes
+        raise PointCloudError(f"{path}: not a readable hdf5 file ({type(error).__name__}: {error})") from error
 
 
 def _groups(file: Any, path: Path) -> list[str]:

@@ -13,13 +13,12 @@ from .mesh import Mesh
 MOST_DEPTH = 12  # octrees deeper than this take tens of gigabytes
 
 
-def import_open3d() -> Any:
-    """open3d, or an ImportError that says which extra has it and what works without."""
+def import_open3d(what: str = "this method", without: str = " (the methods gauss and alpha do not)") -> Any:
+    """open3d, or an ImportError that says what needs it, which extra has it, and what works without."""
     try:
         return importlib.import_module("open3d")
     except ImportError as error:
-        message = "this method needs open3d: pip install 'trifold[open3d]' (the methods gauss and alpha do not)"
-        raise ImportError(message) from error
+        raise ImportError(f"{what} needs open3d: pip install 'trifold[open3d]'{without}") from error
 
 
 def _cloud(open3d: Any, points: np.ndarray, normals: np.ndarray) -> Any:

@@ -199,10 +199,15 @@ def training_clouds(config: PointCloudTraining, start: PointDiffusion | None = N
 
 
 def held_out_clouds(config: PointCloudTraining) -> list[tuple[PointCloud, str]]:
-    """(cloud of at most 2048 points in the data's units, its class) for validation, spread over the split."""
+    """(cloud of at most 2048 points in the data's units, its class) for validation, spread over the split. Raises
+    PointCloudError where the data has no such split."""
     if config.validation_split is None:
         return []
-    source = open_split(config, config.validation_split)
+    try:
+        source = open_split(config, config.validation_split)
+    except PointCloudError as error:
+        hint = f"asked for by --validation-split {config.validation_split}; None goes without"
+        raise PointCloudError(f"{error} ({hint})") from error
     count = min(config.validation_clouds, len(source))
     endless = config.data == PROCEDURAL
     items = [source[i if endless else i * len(source) // count] for i in range(count)]
@@ -274,6 +279,7 @@ def run_training(config: PointCloudTraining) -> TrainResult:
     start = None if config.pretrained_model is None else PointDiffusion.from_pretrained(config.pretrained_model)
     if start is not None:
         config = dataclasses.replace(config, model=start.config)
+    held_out = held_out_clouds(config)  # first: a split that is missing is not found out after all preparations
     with process_state().main_process_first():  # the others then find the cache
         clouds = training_clouds(config, start)
     if clouds.points.shape[1] < config.num_points:
@@ -290,7 +296,7 @@ def run_training(config: PointCloudTraining) -> TrainResult:
         model.load_state_dict(start.state_dict())
     if config.freeze_encoder:
         model.requires_grad_(False).net.requires_grad_(True)
-    validation = partial(validate, held_out=held_out_clouds(config), count=config.validation_clouds)
+    validation = partial(validate, held_out=held_out, count=config.validation_clouds)
     more = config.prior_stage.steps > 0 and not config.freeze_encoder
     result = train(
         dataclasses.replace(config, push_to_hub=config.push_to_hub and not more),

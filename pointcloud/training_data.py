@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +88,9 @@ class TrainingClouds:
                 x, y, z, scale = file["normalisation"].tolist()
                 points, labels = torch.from_numpy(file["points"]), torch.from_numpy(file["labels"])
                 classes = tuple(str(name) for name in file["classes"])
-        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
-            if isinstance(error, PointCloudError):
-                raise
+        except PointCloudError:
+            raise
+        except Exception as error:  # numpy raises anything at all over damaged bytes
             raise PointCloudError(f"{path}: not a file of prepared clouds ({error})") from error
         return cls(points, labels, classes, Normalisation(mode, (x, y, z), scale))
 
@@ -119,11 +118,10 @@ def prepare_clouds(
     with num_points), and coordinates beyond half precision.
     """
     total = len(source)
-    count = total if num_clouds is None else min(num_clouds, total)
     if num_clouds is None and total >= 2**24:
         raise PointCloudError("num_clouds: this data has no end; say how many clouds to prepare")
-    order = DataOrder(total, seed)
-    indices = list(range(count)) if in_order or count == total else [order[i] for i in range(count)]
+    indices = chosen_indices(total, num_clouds, in_order=in_order, seed=seed)
+    count = len(indices)
     items = list(tqdm(_read(source, indices, num_workers), "preparing clouds", count, file=sys.stderr, mininterval=1))
     sizes = {len(item.points) for item in items}
     if len(sizes) != 1:
@@ -137,6 +135,16 @@ def prepare_clouds(
             raise PointCloudError(f"{item.name}: normalised by {normalisation.mode} it has coordinates beyond 65504")
     labels = torch.tensor([item.label for item in items])
     return TrainingClouds(points, labels, tuple(source.classes), normalisation)
+
+
+def chosen_indices(total: int, num_clouds: int | None, *, in_order: bool, seed: int) -> list[int]:
+    """Which of `total` clouds to read: all for None or as many as there are, else the first with `in_order`, else a
+    choice by `seed`, since data sets list their clouds class after class."""
+    count = total if num_clouds is None else min(num_clouds, total)
+    if in_order or count == total:
+        return list(range(count))
+    order = DataOrder(total, seed)
+    return [order[i] for i in range(count)]
 
 
 class _Chosen(Dataset):

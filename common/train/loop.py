@@ -53,6 +53,7 @@ def train(
     collate_fn: Callable[[list[Any]], Any] | None = None,
     validate: ValidateFn | None = None,
     on_checkpoint: Callable[[Path, TrainState], None] | None = None,
+    run_dir: Path | None = None,
 ) -> TrainResult:
     """Train `model` in place; works under `python` and `accelerate launch` alike.
 
@@ -60,6 +61,7 @@ def train(
     of scalar metrics to log. It must call the `model` it is given (not an attribute of it: DDP hooks the call) and
     take its randomness from `noise` (see `SampleNoise`): then a resumed run trains the same model as an uninterrupted
     one, and without dropout N processes with batch b the same as one with batch N b.
+    `run_dir`: the `output_dir` that resumes the whole run, where this is a later stage of it in a folder of its own.
     `validate(model, step)` runs on the main process with averaged weights, in eval mode without gradients, and
     returns numbers or uint8 pictures [H, W, 3]. `on_checkpoint(folder, state)` runs there after each checkpoint.
 
@@ -73,7 +75,8 @@ def train(
     if config.push_to_hub and not isinstance(model, PretrainedModel):
         raise TypeError(f"push_to_hub: {type(model).__name__} is not a PretrainedModel and cannot be saved for the hub")
     with open_accelerator(config) as accelerator:
-        return _train(config, accelerator, model, loss_fn, dataset, collate_fn, validate, on_checkpoint)
+        run_dir = run_dir or config.output_dir
+        return _train(config, accelerator, model, loss_fn, dataset, collate_fn, validate, on_checkpoint, run_dir)
 
 
 def _train(
@@ -85,6 +88,7 @@ def _train(
     collate_fn: Callable[[list[Any]], Any] | None,
     validate: ValidateFn | None,
     on_checkpoint: Callable[[Path, TrainState], None] | None,
+    run_dir: Path,
 ) -> TrainResult:
     resume = find_resume(config.output_dir, config.resume_from_checkpoint)
     accelerator.wait_for_everyone()  # all have looked before the main process changes anything
@@ -204,10 +208,8 @@ def _train(
         if not interrupted:  # also where a resume finds all updates done: the stop may have come before this
             validated()
         if interrupted:
-            progress.say(
-                f"stopped at step {state.step}; to go on: "
-                f"--output-dir {config.output_dir} --resume-from-checkpoint latest"
-            )
+            how = f"--output-dir {run_dir} --resume-from-checkpoint latest"
+            progress.say(f"stopped at step {state.step}; to go on: {how}")
 
     if isinstance(model, PretrainedModel) and not interrupted and accelerator.is_main_process:
         with _evaluating(model, ema):

@@ -88,17 +88,19 @@ def read_arguments(path: str | Path) -> argparse.Namespace | None:
     return args if isinstance(args, argparse.Namespace) else None
 
 
-def load_original(path: str | Path, kind: Kind | None = None) -> LuoHu:
+def load_original(path: str | Path, kind: Kind | None = None, scale: float | None = None) -> LuoHu:
     """A published checkpoint as a model in eval mode; `.pt`, or the state dict as `.pt` or safetensors.
 
     Args:
         kind: which model, where the file has no namespace; an autoencoder and a Gaussian VAE have the same tensors.
+        scale: by which a model of scale_mode global_unit divided its clouds, the standard deviation of its data set:
+            `std` in the stats_*.pt that the original keeps beside the data set, not in the checkpoint.
 
     Raises: FileNotFoundError; WeightsError for a file that is no checkpoint; PointCloudError for another model's
         tensors, a setting that is missing, or one that contradicts the tensors.
     """
     tensors = load_foreign_state_dict(path)  # refuses what cannot be read safely, and says why
-    return model_from_original(tensors, read_arguments(path), kind, str(path))
+    return model_from_original(tensors, read_arguments(path), kind, str(path), scale=scale)
 
 
 def model_from_original(
@@ -106,12 +108,14 @@ def model_from_original(
     args: argparse.Namespace | None = None,
     kind: Kind | None = None,
     source: str = "checkpoint",
+    *,
+    scale: float | None = None,
 ) -> LuoHu:
     """`load_original` of tensors and arguments at hand."""
     converted = convert_state_dict(tensors, source)
     settings = _Settings(vars(args) if args is not None else {}, tensors, source)
     kind = settings.kind(kind)
-    shared = settings.shared()
+    shared = settings.shared(scale)
     if kind == "autoencoder":
         model: LuoHu = AutoEncoder(AutoEncoderConfig(**shared))
     elif kind == "gaussian":
@@ -146,10 +150,7 @@ class _Settings:
         assert kind is not None
         return kind
 
-    def shared(self) -> dict[str, Any]:
-        mode = self.args.get("scale_mode") or "none"
-        if mode not in get_args(NormalisationMode):
-            raise self._error("scale_mode", f"found {mode!r}, expected one of {', '.join(get_args(NormalisationMode))}")
+    def shared(self, scale: float | None) -> dict[str, Any]:
         if self.args.get("sched_mode", "linear") != "linear":
             raise self._error("sched_mode", f"found {self.args['sched_mode']!r}, expected 'linear'")
         steps, beta_1, beta_T = self._schedule()
@@ -159,8 +160,20 @@ class _Settings:
             "beta_1": beta_1,
             "beta_T": beta_T,
             "residual": bool(self.args.get("residual", True)),
-            "normalisation": Normalisation(mode),
+            "normalisation": self._normalisation(scale),
         }
+
+    def _normalisation(self, scale: float | None) -> Normalisation:
+        modes = [mode for mode in get_args(NormalisationMode) if mode != "global"]  # which the original does not have
+        mode = self.args.get("scale_mode") or "none"
+        if mode not in modes:
+            raise self._error("scale_mode", f"found {mode!r}, expected one of {', '.join(modes)}")
+        if (mode == "global_unit") != (scale is not None):
+            found = "none is given" if scale is None else f"found {scale:g}"
+            raise self._error(
+                "scale", f"a model of scale_mode global_unit, and no other, needs its data set's std; {mode}: {found}"
+            )
+        return Normalisation(mode) if scale is None else Normalisation(mode, scale=scale)
 
     def flow(self) -> dict[str, Any]:
         chain = {int(match[1]) for key in self.tensors if (match := re.match(r"flow\.chain\.(\d+)\.", key))}

@@ -23,6 +23,7 @@ from ..errors import PointCloudError
 from ..items import CloudItem
 from ..normalise import Normalisation, NormalisationMode
 from ..sources import PROCEDURAL, open_source
+from ..training_data import chosen_indices
 from .autoencoder import AutoEncoder, AutoEncoderConfig
 from .likelihood import LossConstant
 from .vae import KL_WEIGHT, FlowVAE, FlowVAEConfig, GaussianVAE, GaussianVAEConfig
@@ -49,7 +50,8 @@ class LuoHuTraining(TrainConfig):
     classes: tuple[str, ...] = ()
     """Classes to train on together; none: all. The published generators know one class each."""
     num_clouds: int | None = None
-    """Clouds read before training; None for all of a data set that has an end."""
+    """Clouds read before training, chosen by `seed` where the data has more; None for all of a data set that has an
+    end."""
     num_points: int = 2048
     """Points of each."""
     lr_decay_start: int = 200_000
@@ -155,8 +157,9 @@ def read_clouds(config: LuoHuTraining) -> list[CloudItem]:
     )
     if config.num_clouds is None and config.data == PROCEDURAL:
         raise PointCloudError("num_clouds: procedural shapes have no end; say how many clouds to train on")
-    count = len(source) if config.num_clouds is None else min(config.num_clouds, len(source))
-    return [source[i] for i in tqdm(range(count), "reading clouds", file=sys.stderr, mininterval=1)]
+    in_order = config.data == PROCEDURAL
+    indices = chosen_indices(len(source), config.num_clouds, in_order=in_order, seed=config.seed)
+    return [source[i] for i in tqdm(indices, "reading clouds", file=sys.stderr, mininterval=1)]
 
 
 def run_training(

@@ -39,7 +39,7 @@ def glb(document: bytes) -> bytes:
         ("a.xyz", b"1 2 3\n4 5\n", "all of one length"),
         ("a.xyz", b"x y z\n", "three or more numbers"),
         ("a.xyz", b"\n", "at least one point"),
-        ("a.npy", b"\x93NUMPY", "not a complete array file"),
+        ("a.npy", b"\x93NUMPY", "not a complete file of arrays"),
         ("a.npz", b"PK\x03\x04cut", "not a complete file of arrays"),
         ("a.glb", b"glTF", "not a binary glTF"),
         ("a.glb", struct.pack("<5I", 0x46546C67, 2, 999, 20, 0x4E4F534A), "999 bytes was begun, the file holds 20"),
@@ -67,7 +67,7 @@ def test_arrays_that_are_no_clouds(tmp_path: Path) -> None:
         (np.zeros((2, 5, 3)), "opened with open_source"),
         (np.zeros((0, 3)), "at least one point"),
         (np.full((4, 3), np.inf), "not finite"),
-        (np.array([{}] * 3), "not a complete array file"),
+        (np.array([{}] * 3), "not a complete file of arrays"),
     ]:
         np.save(tmp_path / "a.npy", array, allow_pickle=True)
         with pytest.raises(PointCloudError, match=message):
@@ -75,7 +75,7 @@ def test_arrays_that_are_no_clouds(tmp_path: Path) -> None:
     # The header promises a terabyte.
     with (tmp_path / "a.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": "<f8", "fortran_order": False, "shape": (1 << 37, 1)})
-    with pytest.raises(PointCloudError, match="not a complete array file"):
+    with pytest.raises(PointCloudError, match="not a complete file of arrays"):
         PointCloud.load(tmp_path / "a.npy")
 
 
@@ -230,7 +230,7 @@ def test_a_damaged_pc15k_file_is_named(tmp_path: Path) -> None:
     source = open_source(tmp_path)
     with pytest.raises(PointCloudError, match=r"b\.npy: expected \[15000, 3\], found \[14999, 3\]"):
         source[1]
-    with pytest.raises(PointCloudError, match=r"c\.npy: not a complete array file"):
+    with pytest.raises(PointCloudError, match=r"c\.npy: not a complete file of arrays"):
         source[2]
 
 

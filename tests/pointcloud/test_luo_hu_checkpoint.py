@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from safetensors.torch import save_file
+from trifold.cli.main import main
 from trifold.common.weights import WeightsError
 from trifold.pointcloud.errors import PointCloudError
 from trifold.pointcloud.luo_hu import AutoEncoder, FlowVAE, GaussianVAE
@@ -116,6 +117,7 @@ def test_a_file_that_runs_code_is_refused(tmp_path):
         ({"spectral_norm": True}, "spectral_norm"),
         ({"sched_mode": "cosine"}, "sched_mode"),
         ({"scale_mode": "unit"}, "scale_mode"),
+        ({"scale_mode": "global"}, "scale_mode: found 'global', expected one of shape_unit"),
         ({"model": "gaussian"}, "model: the arguments say 'gaussian', the file has a flow"),
     ],
 )
@@ -127,6 +129,22 @@ def test_contradictions_are_named(tmp_path, changes, message):
     with pytest.raises(PointCloudError, match=message) as raised:
         load_original(path)
     assert str(path) in str(raised.value)
+
+
+def test_the_scale_of_a_data_set_must_be_told(tmp_path):
+    """scale_mode global_unit divides by a number that the checkpoint does not hold."""
+    path = checkpoint(tmp_path / "ckpt.pt", "flow", scale_mode="global_unit")
+    with pytest.raises(PointCloudError, match=r"ckpt\.pt: scale: .*std; global_unit: none is given"):
+        load_original(path)
+    normalisation = load_original(path, scale=0.25).config.normalisation
+    assert (normalisation.mode, normalisation.scale) == ("global_unit", 0.25)
+    main(["pointcloud", "convert", str(path), str(tmp_path / "out"), "--scale", "0.25"])
+    assert FlowVAE.from_pretrained(tmp_path / "out").config.normalisation == normalisation
+    with pytest.raises(PointCloudError, match="scale: expected a positive number"):
+        load_original(path, scale=-1.0)
+    other = checkpoint(tmp_path / "other.pt", "flow", scale_mode="shape_unit")
+    with pytest.raises(PointCloudError, match=r"scale: .*no other.*shape_unit: found 0\.25"):
+        load_original(other, scale=0.25)
 
 
 def test_other_models_and_missing_tensors_are_named(tmp_path):

@@ -16,6 +16,7 @@ from trifold.pointcloud.luo_hu.training import (
     collate,
     published_autoencoder,
     published_generator,
+    read_clouds,
     run_training,
     training_loss,
 )
@@ -103,6 +104,22 @@ def test_times_cover_the_chain(tmp_path):
         noise = SampleNoise(0, list(range(start, start + 50)))
         training_loss(model, torch.zeros(50, 2, 3), noise, config=short(tmp_path, model.config))
     assert set(torch.cat(seen).tolist()) == set(range(1, 11))
+
+
+def test_a_part_of_the_data_has_clouds_of_every_class(tmp_path):
+    """Data sets list clouds class after class."""
+    label = np.repeat([0, 1, 2], 20)
+    points = np.random.default_rng(0).normal(size=(60, 8, 3)).astype(np.float32)
+    np.savez(tmp_path / "data.npz", points=points, label=label, split=np.zeros(60, int))
+    config = short(tmp_path, AutoEncoderConfig(**SMALL), data=str(tmp_path / "data.npz"), num_points=8)
+    chosen = read_clouds(replace(config, num_clouds=20))
+    assert {item.label for item in chosen} == {0, 1, 2}
+    assert len({item.name for item in chosen}) == 20
+    assert [item.name for item in chosen] != [item.name for item in read_clouds(replace(config, num_clouds=20, seed=1))]
+    assert [item.name for item in read_clouds(config)] == [str(i) for i in range(60)]
+    made = replace(config, data="procedural", classes=("mug",), num_clouds=2)
+    few, more = read_clouds(made), read_clouds(replace(made, num_clouds=3))
+    assert [item.name for item in few] == [item.name for item in more[:2]]
 
 
 @pytest.mark.parametrize("precision", ["no", "bf16"])

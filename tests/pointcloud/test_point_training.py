@@ -289,6 +289,14 @@ def test_too_few_points_are_told(monkeypatch):
         run_training(config_for(num_points=25, stored_points=25))
 
 
+def test_a_missing_validation_split_is_told_before_clouds_are_prepared(tmp_path, monkeypatch):
+    np.savez(tmp_path / "data.npz", points=np.ones((4, 24, 3)), split=[0, 0, 1, 1])
+    monkeypatch.setattr(training_module, "prepare_clouds", lambda *_, **__: pytest.fail("prepared"))
+    config = config_for(tmp_path / "run", data=str(tmp_path / "data.npz"), validation_split="val")
+    with pytest.raises(PointCloudError, match=r"no 'val' split; found: train, test \(asked for by --validation-split"):
+        run_training(config)
+
+
 def test_held_out_clouds_are_spread_over_the_split(monkeypatch):
     monkeypatch.setattr(training_module, "open_split", lambda config, split: Sheets(count=30))
     found = held_out_clouds(config_for(data="sheets", validation_split="test", validation_clouds=3))

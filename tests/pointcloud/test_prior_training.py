@@ -1,12 +1,14 @@
 """The prior's own stage: it learns the encoder's latents, nothing else changes, and it resumes exactly."""
 
 import dataclasses
+import signal
 
 import numpy as np
 import pytest
 import torch
 from trifold.common.diffusion import shifted_time
 from trifold.common.train import SampleNoise, TrainState, loop
+from trifold.pointcloud import prior_training
 from trifold.pointcloud import training as training_module
 from trifold.pointcloud.diffusion import PointDiffusion
 from trifold.pointcloud.latent import LatentPriorConfig
@@ -135,6 +137,20 @@ def test_a_stopped_stage_resumes_exactly(config, tmp_path, monkeypatch):
     run_training(dataclasses.replace(stopped, resume_from_checkpoint="latest"))
     whole, resumed = weights(config.output_dir / "model"), weights(stopped.output_dir / "model")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_stopped_stage_names_the_folder_that_resumes_it(config, monkeypatch, capsys):
+    def stopping(*args, **options):
+        signal.raise_signal(signal.SIGINT)
+        return prior_loss(*args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prior_training, "prior_loss", stopping)
+        assert run_training(config).interrupted
+    advice = f"stopped at step 1; to go on: --output-dir {config.output_dir} --resume-from-checkpoint latest"
+    assert advice in capsys.readouterr().err.splitlines()
+    result = run_training(dataclasses.replace(config, resume_from_checkpoint="latest"))
+    assert (result.step, result.interrupted) == (4, False)
 
 
 def test_settings_without_meaning_are_told():
