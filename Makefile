@@ -38,7 +38,7 @@ test: lint
 
 # Apart from the tests: tracing every line makes them take almost twice as long.
 coverage: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
 
 gpu-test: $(STAMP)
 	$(BIN)/python -m pytest tests/gpu

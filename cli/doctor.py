@@ -20,8 +20,17 @@ OPTIONAL = {
     "nvidia-cuda-runtime-cu12": "CUDA 12's runtime, which the xformers wheel needs (trifold[gpu])",
     "av": "MP4 (trifold[video])",
     "transformers": "text encoders (trifold[video])",
+    "decord": "another reader of video (trifold[decord])",
     "scipy": "point clouds (trifold[pointcloud])",
     "trimesh": "meshes (trifold[pointcloud])",
+    "manifold3d": "closed meshes of procedural shapes (trifold[pointcloud])",
+    "POT": "exact EMD (trifold[pointcloud])",
+    "h5py": "ShapeNet's hdf5 (trifold[pointcloud])",
+    "open3d": "Poisson and ball pivoting, .pcd files (trifold[open3d])",
+    "ezdxf": "floorplans as DXF (trifold[dxf])",
+    "ifcopenshell": "floorplans as IFC (trifold[ifc])",
+    "torchmetrics": "Inception FID of floorplans (trifold[fid])",
+    "torch-fidelity": "its network (trifold[fid])",
     "opencv-python-headless": "the original's raster route for floorplans (trifold[all])",
 }
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +66,9 @@ def _gif(pictures: Iterator[Image.Image], fps: float, hold: float) -> bytes:
     images = list(pictures)
     colours = images[-1].quantize(96, dither=Image.Dither.NONE)
     frames = [image.quantize(palette=colours, dither=Image.Dither.NONE) for image in images]
-    step = max(20, round(1000 / fps))  # milliseconds; players slow down frames shorter than 20
-    times = [step] * (len(frames) - 1) + [max(step, round(1000 * hold))]
+    # Delays are hundredths of a second: differences of rounded times do not drift. Players slow down those below 2.
+    edges = [round(100 * i / min(fps, 50)) for i in range(len(frames))]
+    times = [10 * (b - a) for a, b in pairwise(edges)] + [max(20, 10 * round(100 * hold))]
     buffer = io.BytesIO()
     frames[0].save(buffer, "GIF", save_all=True, append_images=frames[1:], duration=times, loop=0, disposal=1)
     return buffer.getvalue()

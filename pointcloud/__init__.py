@@ -5,6 +5,7 @@ from .diffusion import PointDiffusion, PointDiffusionConfig
 from .errors import PointCloudError
 from .mesh import Mesh
 from .normalise import Normalisation
+from .process import Sampling
 from .sources import open_source
 from .surface import cloud_to_mesh
 
@@ -15,6 +16,7 @@ __all__ = [
     "PointCloudError",
     "PointDiffusion",
     "PointDiffusionConfig",
+    "Sampling",
     "cloud_to_mesh",
     "open_source",
 ]

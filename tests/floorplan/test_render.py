@@ -254,6 +254,10 @@ def test_gif_holds_its_last_frame(small_plan: Plan, tmp_path: Path) -> None:
             gif.seek(k)
             durations.append(gif.info["duration"])
     assert durations == [100, 100, 1500]
+    save_animation([small_plan] * 13, tmp_path / "steps.gif", fps=12, size=32, hold=0.5)
+    with Image.open(tmp_path / "steps.gif") as gif:  # equal frames are one
+        lasting = [(gif.seek(k), gif.info["duration"])[1] for k in range(gif.n_frames)]
+    assert sum(lasting) == 1000 + 500
     assert [p.name for p in tmp_path.iterdir()] == ["steps.gif"]
 
 

@@ -65,7 +65,11 @@ def test_a_copy_in_half_precision_is_the_same_base(tuned, folder, tmp_path):
         copy = shutil.copytree(folder, tmp_path / str(dtype))
         path = copy / "unet" / "diffusion_pytorch_model.safetensors"
         save_file({k: v.to(dtype) for k, v in load_file(path).items()}, path)
-        TuneAVideo.from_text_to_image(copy, device="cpu").load_delta(tuned[1])
+        pipe = TuneAVideo.from_text_to_image(copy, device="cpu")
+        pipe.load_delta(tuned[1])
+        trained = Delta.load(tuned[1]).tensors
+        state = pipe.unet.state_dict()
+        assert all(torch.equal(state[name], tensor) for name, tensor in trained.items())
 
 
 def test_another_base_is_refused_and_left_alone(tuned, folder, tmp_path):
