@@ -183,7 +183,8 @@ def evaluate(
         sizes: also tell the model every room's area and size.
         best_of: also draw every plan so often, and measure the best ones, and how much plans of one diagram differ.
         finish: also measure finished plans.
-        training_data: `procedural`, or a file or folder: measure how near plans are to the first 1000 of these.
+        training_data: `procedural`, or a file or folder: measure how near plans are to the first 1000 of these. Those
+            of `procedural` are other plans of the same generator: training draws from 10^9 and has hardly seen them.
         inception: also measure the FID of Inception features (downloads its weights; `pip install 'trifold[fid]'`).
         out: json file for the scores; it grows with every entry of `steps`.
         device: where to run.

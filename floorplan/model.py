@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal, get_args
@@ -225,7 +225,7 @@ class HouseDiffusion(PretrainedModel):
             seed: plan i of a diagram uses seed + i, whatever the batch.
             discrete: decode corners from bits at low noise.
             batch_tokens: corners denoised at once; bounds the memory.
-            progress: wraps the list of steps, as tqdm does.
+            progress: wraps the steps of all batches, as tqdm does.
 
         Raises:
             ValueError: a count that is not positive, an unknown sampler, a seed below 0, or a diagram with more rooms
@@ -250,9 +250,17 @@ class HouseDiffusion(PretrainedModel):
         progress: Callable[[Sequence[Any]], Iterable[Any]] | None = None,
     ) -> list[Plan]:
         """One plan per request, in batches; see `generate`."""
+        parts = batches(requests, batch_tokens)
+        done = iter(() if progress is None else progress(range(len(parts) * steps)))
+
+        def counted(items: Sequence[Any]) -> Iterator[Any]:
+            for item in items:
+                yield item
+                next(done, None)
+
         plans: list[Plan] = []
-        for batch in batches(requests, batch_tokens):
-            plans += self.sample(batch, steps=steps, sampler=sampler, discrete=discrete, progress=progress)
+        for part in parts:
+            plans += self.sample(part, steps=steps, sampler=sampler, discrete=discrete, progress=counted)
         return plans
 
     def frames(

@@ -68,6 +68,8 @@ class LuoHuTraining(TrainConfig):
     """Which model, and its shape."""
 
     def __post_init__(self) -> None:
+        if self.lr_warmup_steps:
+            raise ValueError(f"lr_warmup_steps: the published schedule has no warm-up, found {self.lr_warmup_steps}")
         super().__post_init__()
         if self.lr_scheduler != "constant":
             raise ValueError(f"lr_scheduler: expected 'constant' (see lr_decay_start), found {self.lr_scheduler!r}")

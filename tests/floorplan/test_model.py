@@ -122,6 +122,20 @@ def test_progress_wraps_the_steps(model):
     assert seen == [5]
 
 
+def test_progress_counts_the_steps_of_all_batches(model):
+    totals, done = [], []
+
+    def progress(steps):
+        totals.append(len(steps))
+        for step in steps:
+            done.append(step)
+            yield step
+
+    model.generate(FLAT, 3, steps=4, batch_tokens=1, progress=progress)
+    assert totals == [12]
+    assert done == list(range(12))
+
+
 # ------------------------------------------------------------------------------------------------- bad arguments
 
 
