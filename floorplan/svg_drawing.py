@@ -51,13 +51,13 @@ def svg_text(plan: Plan | FinishedPlan, *, size: int = 1024, palette: str = "sof
         f'font-family="{FONT}" data-metres-per-unit="{building.metres!r}">',
         f"<title>{escape(building.name or 'floor plan')}</title>",
         f'<rect x="{fmt(x)}" y="{fmt(y)}" width="{fmt(width)}" height="{fmt(height)}" fill="#ffffff"/>',
-        f'<g id="rooms" stroke="{LINE}" stroke-width="{number(pen)}" stroke-linejoin="round" fill-rule="evenodd">',
+        f'<g id="rooms" stroke="{LINE}" stroke-width="{fmt(pen, DIGITS)}" stroke-linejoin="round" fill-rule="evenodd">',
         *(_room_group(room, PALETTES[palette][room.type]) for room in building.rooms),
         "</g>",
     ]
     if building.walls:
         out.append(f'<g id="walls"><path d="{path_data(building.mass)}" fill="{LINE}" fill-rule="evenodd"/></g>')
-    out.append(f'<g id="doors" fill="none" stroke="{LINE}" stroke-width="{number(pen)}">')
+    out.append(f'<g id="doors" fill="none" stroke="{LINE}" stroke-width="{fmt(pen, DIGITS)}">')
     out += [_door_group(door, building.metres) for door in building.doors]
     out.append("</g>")
     if labels:
@@ -87,12 +87,6 @@ def save_svg(
     write_whole(path, svg_text(plan, size=size, palette=palette, labels=labels))
 
 
-def number(value: float) -> str:
-    """A coordinate with at most `DIGITS` decimals, without trailing zeros."""
-    text = f"{value:.{DIGITS}f}".rstrip("0").rstrip(".")
-    return "0" if text == "-0" else text
-
-
 def path_data(shape: MultiPolygon | np.ndarray) -> str:
     """SVG path data: one closed subpath per ring of a shape, or of one outline [K, 2]."""
     if isinstance(shape, MultiPolygon):
@@ -104,7 +98,7 @@ def path_data(shape: MultiPolygon | np.ndarray) -> str:
 
 
 def _pair(point: np.ndarray) -> str:
-    return f"{number(point[0])},{number(point[1])}"
+    return f"{fmt(point[0], DIGITS)},{fmt(point[1], DIGITS)}"
 
 
 def _room_group(room: RoomShape, fill: str) -> str:
@@ -129,7 +123,7 @@ def _door_group(door: DoorShape, metres: float) -> str:
 
 
 def _leaf_paths(leaf: Leaf) -> list[str]:
-    radius, sweep = number(leaf.width), int(leaf.turns_positive)
+    radius, sweep = fmt(leaf.width, DIGITS), int(leaf.turns_positive)
     return [
         f'<path class="leaf" d="M{_pair(leaf.hinge)} L{_pair(leaf.opened)}"/>',
         f'<path class="swing" d="M{_pair(leaf.closed)} A{radius},{radius} 0 0 {sweep} {_pair(leaf.opened)}" '

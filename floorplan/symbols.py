@@ -19,9 +19,9 @@ ACCENT = "#c8553d"
 FLOOR = "#ffffff"
 
 
-def fmt(value: float) -> str:
-    """A coordinate with at most two decimals (0.7 mm at RPLAN's scale), without trailing zeros."""
-    text = f"{value:.2f}".rstrip("0").rstrip(".")
+def fmt(value: float, digits: int = 2) -> str:
+    """A coordinate with at most so many decimals (two are 0.7 mm at RPLAN's scale), without trailing zeros."""
+    text = f"{value:.{digits}f}".rstrip("0").rstrip(".")
     return "0" if text in ("-0", "") else text
 
 

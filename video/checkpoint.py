@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from ..common.weights import load_foreign_state_dict
 from .errors import VideoError
 from .inflate import adopt_tensors
+from .json_object import read_object
 from .unet import InflatedUNet
 from .unet_config import GroupNormOver, InflatedConfig, check_unet2d
 
@@ -49,7 +49,7 @@ def read_inflated(
     """
     folder = unet_folder(folder)
     path = folder / "config.json"
-    config = InflatedConfig(config_2d(read_config(path), path), group_norm, "original")
+    config = InflatedConfig(config_2d(read_object(path), path), group_norm, "original")
     weights = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if weights is None:
         raise FileNotFoundError(f"{folder}: expected the weights {' or '.join(WEIGHT_FILES)}")
@@ -64,7 +64,7 @@ def read_inflated(
 def is_inflated_folder(folder: str | Path) -> bool:
     """Whether the folder, or its `unet/`, holds a `UNet3DConditionModel` to give to `read_inflated`."""
     path = unet_folder(folder) / "config.json"
-    return path.is_file() and read_config(path).get("_class_name") == "UNet3DConditionModel"
+    return path.is_file() and read_object(path).get("_class_name") == "UNet3DConditionModel"
 
 
 def unet_folder(folder: str | Path) -> Path:
@@ -73,19 +73,6 @@ def unet_folder(folder: str | Path) -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder")
     return folder / "unet" if (folder / "unet").is_dir() else folder
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """A model's config.json. Raises FileNotFoundError, or VideoError where it is no JSON object."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such config file")
-    try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
-        raise VideoError(f"{path}: not a JSON file ({error})") from error
-    if not isinstance(config, dict):
-        raise VideoError(f"{path}: expected a JSON object, found {type(config).__name__}")
-    return config
 
 
 def config_2d(config: dict[str, Any], source: str | Path) -> dict[str, Any]:

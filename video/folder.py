@@ -7,7 +7,6 @@ A folder of another kind is refused by name, before any weight is read.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from ..common.weights import WeightsError, load_foreign_state_dict
 from .errors import VideoError
 from .foreign import name_of_file, name_of_folder, name_of_pipeline
+from .json_object import read_object
 from .unet_config import check_unet2d
 
 PACKAGED = ("sprites",)
@@ -101,7 +101,7 @@ def check_kind(folder: Path, *, inflated: bool = False) -> None:
     """
     if not (folder / "model_index.json").is_file():
         raise VideoError(f"{folder}: this is {name_of_folder(folder)}; {EXPECTED}")
-    index = read_config(folder / "model_index.json")
+    index = read_object(folder / "model_index.json")
     if kind := name_of_pipeline(str(index.get("_class_name", "")), index):
         raise VideoError(f"{folder}: this is {kind}; {EXPECTED}")
     if missing := [part for part in PARTS if not (folder / part).is_dir()]:
@@ -131,22 +131,9 @@ def check_kind(folder: Path, *, inflated: bool = False) -> None:
         raise VideoError(f"{folder}: text_encoder/ gives {told} channels, unet/ expects cross_attention_dim {width}")
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises VideoError naming the file and what is wrong with it."""
-    try:
-        values = json.loads(path.read_text())
-    except OSError as error:
-        raise VideoError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except ValueError as error:
-        raise VideoError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise VideoError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
-
-
 def part_config(folder: Path, part: str) -> dict[str, Any]:
     """`config.json` of one part."""
-    return read_config(folder / part / "config.json")
+    return read_object(folder / part / "config.json")
 
 
 def load_vae(folder: Path, variant: str | None = None) -> Any:

@@ -30,6 +30,7 @@ from ..common.weights import write_json
 from .clip import Clip
 from .compare import save_contact_sheet, side_by_side
 from .errors import VideoError
+from .json_object import read_object
 from .page import Panel, Table, save_page
 from .read import read_clip
 from .run_config import VideoRun
@@ -226,16 +227,3 @@ class RunFolder:
         name = self.path.resolve().name
         save_page(page, panels, fps=float(clips[0].fps), title=name, scores=scores, facts=about)
         return [comparison, sheet, page]
-
-
-def read_object(path: Path, hint: str = "") -> dict[str, Any]:
-    """A JSON object from a file. Raises FileNotFoundError, or VideoError naming the file and the fault."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file{f'; {hint}' if hint else ''}")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise VideoError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(values, dict):
-        raise VideoError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values

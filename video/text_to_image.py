@@ -20,7 +20,8 @@ from ..common.diffusion.step import Progress
 from .clip import Clip
 from .codec import FrameCodec
 from .errors import VideoError
-from .folder import check_kind, find_folder, load_text, load_unet, load_vae, read_config
+from .folder import check_kind, find_folder, load_text, load_unet, load_vae
+from .json_object import read_object
 from .prompts import PromptEncoder
 from .samplers import SamplerName, run_sampler
 from .schedule import Predicted, Schedule
@@ -202,7 +203,7 @@ def best_device(device: torch.device | str | None) -> torch.device:
 def load_parts(folder: Path, *, device: torch.device | str, variant: str | None) -> dict[str, Any]:
     """The parts of a `LatentSpace` by name, of a folder that `check_kind` has passed."""
     config = folder / "scheduler" / "scheduler_config.json"
-    schedule = Schedule.from_config(read_config(config), str(config))
+    schedule = Schedule.from_config(read_object(config), str(config))
     tokenizer, text_encoder = load_text(folder, variant)
     return {
         "schedule": schedule,

@@ -18,8 +18,8 @@ from trifold.floorplan.plan import Plan
 from trifold.floorplan.procedural import generate_plan
 from trifold.floorplan.render import SOFT, svg_to_png
 from trifold.floorplan.rooms import RoomType
-from trifold.floorplan.svg_drawing import number, save_svg, svg_text
-from trifold.floorplan.symbols import LINE
+from trifold.floorplan.svg_drawing import DIGITS, save_svg, svg_text
+from trifold.floorplan.symbols import LINE, fmt
 
 from .hand_made import UNIT, oblique, two_rooms
 
@@ -145,4 +145,4 @@ def test_options_and_faults() -> None:
     ("value", "text"), [(1.0, "1"), (-0.0, "0"), (1 / 3, "0.333333"), (-1e-9, "0"), (120.5, "120.5")]
 )
 def test_numbers_are_short(value: float, text: str) -> None:
-    assert number(value) == text
+    assert fmt(value, DIGITS) == text

@@ -268,7 +268,7 @@ def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="expected the weights"):
         read_inflated(folder)
     (folder / "config.json").write_text("{")
-    with pytest.raises(VideoError, match="not a JSON file"):
+    with pytest.raises(VideoError, match="not valid JSON"):
         read_inflated(folder)
     (folder / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"config\.json"):
