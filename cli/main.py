@@ -57,6 +57,12 @@ def dispatch(words: Sequence[str]) -> int:
 
         run(words[1:])
     elif words[0] == "doctor":
+        if words[1:] in (["-h"], ["--help"]):
+            print("usage: trifold doctor\n\nPrint versions, hardware, and which attention kernels run here.")
+            return 0
+        if words[1:]:
+            print(f"trifold: doctor takes no words, found {' '.join(words[1:])!r}", file=sys.stderr)
+            return 2
         from .doctor import doctor
 
         doctor()

@@ -1,9 +1,12 @@
-"""What the commands of all heads share: refusing places that cannot be written, choosing a device, a progress bar."""
+"""What the commands of all heads share: their words, places that cannot be written, a device, a progress bar."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import re
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +15,8 @@ import torch
 from tqdm import tqdm
 
 Device = Literal["auto", "cpu", "cuda"]
+# What a suffix takes to be written, and the extra that has it.
+NEEDS = {".mp4": ("av", "video"), ".dxf": ("ezdxf", "dxf"), ".ifc": ("ifcopenshell", "ifc")}
 LOG_SECONDS = 30.0  # between two readings of a progress bar in a log
 
 
@@ -23,7 +28,8 @@ def torch_device(device: Device) -> torch.device:
 
 
 def check_output(out: Path, suffixes: Sequence[str]) -> None:
-    """Refuse (ValueError) a path that cannot be written before the work begins; nothing is made.
+    """Refuse a path that cannot be written before the work begins (ValueError), or whose format takes a library that is
+    not installed (ImportError); nothing is made.
 
     suffixes: those that can be written, "" for a folder.
     """
@@ -34,6 +40,9 @@ def check_output(out: Path, suffixes: Sequence[str]) -> None:
     if out.suffix and out.is_dir():
         raise ValueError(f"{out}: cannot write: it is a folder")
     check_folder(out if out.suffix == "" else out.parent, out)
+    module, extra = NEEDS.get(out.suffix.lower(), ("os", ""))
+    if importlib.util.find_spec(module) is None:
+        raise ImportError(f"{out}: {out.suffix} needs {module}: pip install 'trifold[{extra}]'")
 
 
 def check_folder(folder: Path, out: Path | None = None) -> None:
@@ -51,6 +60,37 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{folder}: cannot make this folder: {error.strerror or error}") from error
+
+
+def first_paragraph(doc: str | None) -> str:
+    """The first paragraph of a docstring, in one line."""
+    return " ".join((doc or "").strip().partition("\n\n")[0].split())
+
+
+def warn_of_others(folder: Path, name: str, written: Iterable[Path]) -> None:
+    """A warning for files of a folder whose whole name matches the pattern `name` and that are not among `written`:
+    what an earlier run left of its numbered files would pass for this run's."""
+    kept = {path.name for path in written}
+    others = sorted(path.name for path in folder.iterdir() if re.fullmatch(name, path.name) and path.name not in kept)
+    if others:
+        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
+        warnings.warn(f"{folder}: {', '.join(others[:3])}{more}: there before, not of this run", stacklevel=2)
+
+
+def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
+    """The words with what follows a repeated flag moved behind its first occurrence, or the last would silently win."""
+    groups: list[list[str]] = [[]]
+    first: dict[str, list[str]] = {}
+    for word in argv:
+        if word in flags and word in first:
+            groups.append(first[word])  # written once, below
+        elif word.startswith("-"):
+            groups.append([word])
+            first.setdefault(word, groups[-1])
+        else:
+            groups[-1].append(word)
+    once = {id(group): group for group in groups}
+    return [word for group in once.values() for word in group]
 
 
 def show_progress(steps: Sequence[Any]) -> Iterable[Any]:

@@ -9,7 +9,17 @@ from typing import Annotated, Any
 
 import tyro
 
-from ..common.command_line import Device, check_folder, check_output, make_folder, show_progress, torch_device
+from ..common.command_line import (
+    Device,
+    check_folder,
+    check_output,
+    first_paragraph,
+    gathered,
+    make_folder,
+    show_progress,
+    torch_device,
+    warn_of_others,
+)
 from ..common.weights import write_json
 from . import checking, finishing
 from .diagram import BubbleDiagram, example_names
@@ -22,6 +32,7 @@ from .plan import Plan
 
 SUFFIXES = (*PLAN_SUFFIXES, ".html", ".gif", ".mp4", "")
 
+SEVERAL = ("--steps", "--samplers", "--seeds")  # of evaluate
 NUM_KNOWN = 1000  # training plans that the nearest is sought among
 
 
@@ -51,12 +62,14 @@ def generate(
         sampler: all need about 20 steps, ddim and dpmsolver++ add no noise on the way and draw less exactly;
             ddpm-large has the published variance and wants 1000.
         seed: seed of the first plan.
-        discrete: decode corners from bits at low noise.
-        best_of: draw every plan so often and keep the best one, those with the right doors first.
+        discrete: decode corners from bits at low noise, where the model has a trained branch for it (the shipped one's
+            is off).
+        best_of: draw each plan this many times and keep the best, those with the right doors first.
         finish: put walls and doors right; what was moved, and what could not be put right, is told.
         device: where to run; auto takes the GPU if there is one.
     """
     check_output(out, SUFFIXES)
+    check_best_of(best_of)
     animated = out.suffix.lower() in (".gif", ".mp4")
     if animated and num_plans != 1:
         raise FloorplanError(f"an animation shows one plan, found {num_plans}", source=str(out), field="num_plans")
@@ -181,7 +194,7 @@ def evaluate(
         samplers: sampler of each entry of `steps`, or one for all.
         seeds: sampling seeds; scores are pooled over them.
         sizes: also tell the model every room's area and size.
-        best_of: also draw every plan so often, and measure the best ones, and how much plans of one diagram differ.
+        best_of: also draw each plan this many times, measure the best, and how much plans of one diagram differ.
         finish: also measure finished plans.
         training_data: `procedural`, or a file or folder: measure how near plans are to the first 1000 of these. Those
             of `procedural` are other plans of the same generator: training draws from 10^9 and has hardly seen them.
@@ -196,6 +209,7 @@ def evaluate(
     if out is not None:
         check_output(out, (".json",))
         make_folder(out.parent)
+    check_best_of(best_of)
     house = load_model(model, device)
     samplers = samplers * len(steps) if len(samplers) == 1 else samplers
     if len(samplers) != len(steps):
@@ -253,7 +267,7 @@ def train(argv: Sequence[str]) -> None:
     """`trifold floorplan train PRESET [flags]`: presets are complete configurations, every field is a flag."""
     from .training import PRESETS, run_training
 
-    choices = {name: ((preset.__doc__ or "").strip().splitlines()[0], preset()) for name, preset in PRESETS.items()}
+    choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in PRESETS.items()}
     config = tyro.extras.overridable_config_cli(choices, prog="trifold floorplan train", args=list(argv))
     result = run_training(config)
     print(f"{'stopped' if result.interrupted else 'trained'} at step {result.step}; see {config.output_dir}")
@@ -268,8 +282,17 @@ def run(argv: Sequence[str]) -> None:
         train(argv[1:])
         return
     tyro.extras.subcommand_cli_from_dict(
-        {**COMMANDS, "train": train}, prog="trifold floorplan", description=__doc__, args=list(argv)
+        {**COMMANDS, "train": train},
+        prog="trifold floorplan",
+        description="Floorplans from bubble diagrams: draw, finish, measure and train.",
+        args=gathered(argv, SEVERAL if argv[:1] == ["evaluate"] else ()),
     )
+
+
+def check_best_of(best_of: int) -> None:
+    """Raises FloorplanError for a number that is no number of tries."""
+    if best_of < 1:
+        raise FloorplanError(f"expected at least 1, found {best_of}", field="best_of")
 
 
 def read_diagram(graph: str) -> BubbleDiagram:
@@ -302,6 +325,7 @@ def save_plans(plans: Sequence[Plan | FinishedPlan], diagram: BubbleDiagram, out
         return [out]
     if out.suffix == "":
         paths = [path for i, plan in enumerate(plans) for path in save_all(plan, out / f"plan-{i}")]
+        warn_of_others(out, r"plan-\d+\.(svg|json)", paths)
         save_picture(contact_sheet(outlines, titles=[f"{title} {i}" for i in range(len(plans))]), out / "sheet.png")
         save_page(out / "index.html", [(title, f"{len(plans)} plans", outlines, diagram)], title=title)
         return [*paths, out / "sheet.png", out / "index.html"]

@@ -26,23 +26,24 @@ class FinishSettings:
     """
 
     inner_wall: float = 0.12
-    """Thickness of walls between rooms."""
+    """Thickness of walls between rooms (m)."""
     outer_wall: float = 0.28
-    """Thickness of walls towards the outside."""
+    """Thickness of walls towards the outside (m)."""
     snap: float = 0.2
-    """Walls and corners this close to being in line are put in line; slanted walls that rise less are straightened."""
+    """Walls and corners this close (m) to being in line are put in line; slanted walls that rise less are
+    straightened."""
     gap: float = 0.75
-    """Facing walls of two rooms up to this far apart, or this deep in each other, become one wall."""
+    """Facing walls of two rooms up to this far apart (m), or this deep in each other, become one wall."""
     reach: float = 2.0
-    """A room grows by up to this to meet the room that a door joins it with."""
+    """A room grows by up to this (m) to meet the room that a door joins it with."""
     angle: float = 5.0
     """Degrees; walls this close to the plan's main directions are put on them."""
     interior_door: float = 0.85
-    """Clear width of doors between rooms where their wall has the length for it."""
+    """Clear width (m) of doors between rooms where their wall has the length for it."""
     front_door: float = 1.0
-    """Clear width of front doors where their wall has the length for it."""
+    """Clear width (m) of front doors where their wall has the length for it."""
     least_door: float = 0.6
-    """Narrowest door. A wall piece too short for it holds no door."""
+    """Narrowest door (m). A wall piece too short for it holds no door."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -9,7 +9,16 @@ from typing import Annotated
 import tyro
 from tqdm import tqdm
 
-from ..common.command_line import Device, check_folder, check_output, make_folder, show_progress, torch_device
+from ..common.command_line import (
+    Device,
+    check_folder,
+    check_output,
+    first_paragraph,
+    gathered,
+    make_folder,
+    show_progress,
+    torch_device,
+)
 from ..common.weights import write_json
 from .cloud import PointCloud
 from .diffusion import PointDiffusion
@@ -24,6 +33,7 @@ from .process import DEFAULT_SAMPLER, DEFAULT_STEPS, SamplerName, Sampling
 from .surface import Method, cloud_to_mesh
 
 Flat = tyro.conf.arg(name="")
+SEVERAL = ("--classes", "--steps", "--samplers", "--seeds", "--metrics")  # of evaluate
 
 
 def generate(
@@ -241,7 +251,7 @@ def train(argv: Sequence[str]) -> None:
     from .luo_hu import training as luo_hu
 
     presets = {**training.PRESETS, **{f"luo-hu-{name}": preset for name, preset in luo_hu.PRESETS.items()}}
-    choices = {name: ((preset.__doc__ or "").strip().splitlines()[0], preset()) for name, preset in presets.items()}
+    choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in presets.items()}
     config = tyro.extras.overridable_config_cli(choices, prog="trifold pointcloud train", args=list(argv))
     original = isinstance(config, luo_hu.LuoHuTraining)
     result = luo_hu.run_training(config) if original else training.run_training(config)
@@ -263,7 +273,10 @@ def run(argv: Sequence[str]) -> None:
         train(argv[1:])
         return
     tyro.extras.subcommand_cli_from_dict(
-        {**COMMANDS, "train": train}, prog="trifold pointcloud", description=__doc__, args=list(argv)
+        {**COMMANDS, "train": train},
+        prog="trifold pointcloud",
+        description="Point clouds and meshes of shapes: draw, interpolate, mesh, measure and train.",
+        args=gathered(argv, SEVERAL if argv[:1] == ["evaluate"] else ()),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..common.command_line import make_folder
+from ..common.command_line import make_folder, warn_of_others
 from .cloud import PointCloud
 from .cloud_files import WRITTEN as CLOUD_SUFFIXES
 from .errors import PointCloudError
@@ -70,6 +70,7 @@ def save_shapes(
     for i, mesh in enumerate(meshes):
         paths.append(out / f"mesh-{i}.glb")
         mesh.save(paths[-1])
+    warn_of_others(out, r"cloud-\d+\.ply|mesh-\d+\.glb", paths)
     save_picture(out / "sheet.png", contact_sheet(shown, titles, columns))
     save_page(out / "index.html", panels, title=title, facts=facts)
     return [*paths, out / "sheet.png", out / "index.html"]

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from ..common.command_line import Device, check_folder, check_output, show_progress, torch_device
+from ..common.command_line import Device, check_folder, check_output, gathered, show_progress, torch_device
 from ..common.train import process_state
 from ..common.weights import write_json
 from .errors import VideoError
@@ -130,7 +130,7 @@ def invert(
         dtype: precision of the denoiser.
         device: where to run.
     """
-    check_folder(out)
+    check_output(out, ("",))
     if source.is_dir() and (source / "config.json").is_file():
         opened = open_run(source, dtype=dtype, device=torch_device(device))
         pipe, clip = opened.pipe, opened.clip
@@ -270,20 +270,5 @@ SEVERAL = {"edit": ("--prompt", "-p"), "tune": ("--edit-prompts",)}  # flags tha
 def run(argv: Sequence[str]) -> None:
     """Entry of `trifold video`."""
     args = gathered(argv, SEVERAL.get(argv[0], ()) if argv else ())
-    tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="trifold video", description=__doc__, args=args)
-
-
-def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """The words with what follows a repeated flag moved behind its first occurrence, or the last would silently win."""
-    groups: list[list[str]] = [[]]
-    first: dict[str, list[str]] = {}
-    for word in argv:
-        if word in flags and word in first:
-            groups.append(first[word])  # written once, below
-        elif word.startswith("-"):
-            groups.append([word])
-            first.setdefault(word, groups[-1])
-        else:
-            groups[-1].append(word)
-    once = {id(group): group for group in groups}
-    return [word for group in once.values() for word in group]
+    about = "Edit video by text: tune a text-to-image model on one clip, then edit the clip with prompts."
+    tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="trifold video", description=about, args=args)

@@ -229,6 +229,7 @@ def test_no_permission(fails, tmp_path, monkeypatch):
         (["--steps", 1001], "steps: expected 1 to 1000, found 1001"),
         (["--num-plans", 0], "num_plans: expected at least 1, found 0"),
         (["--num-plans", -1], "num_plans: expected at least 1, found -1"),
+        (["--best-of", 0], "best_of: expected at least 1, found 0"),
         (["--seed", -1], r"seed: expected 0 to 2^63 - 1, found -1"),
         (["--seed", 2**70], f"seed: expected 0 to 2^63 - 1, found {2**70}"),
     ],

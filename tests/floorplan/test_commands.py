@@ -142,6 +142,14 @@ def test_evaluate_prints_and_saves(floorplan, tmp_path):
     assert saved["scores"]["dpmsolver++, 2 steps"]["graph_errors"]["count"] == 4
 
 
+def test_evaluate_takes_a_flag_twice(floorplan, tmp_path):
+    words = ["--num-plans", 1, "--steps", 1, "--steps", 2, "--seeds", 0, "--seeds", 3, "--out", tmp_path / "e.json"]
+    floorplan("evaluate", *words)
+    saved = json.loads((tmp_path / "e.json").read_text())
+    assert saved["seeds"] == [0, 3]
+    assert len(saved["scores"]) == 3
+
+
 def test_evaluate_on_a_file(floorplan, tmp_path):
     printed = floorplan("evaluate", "--data", plans_file(tmp_path / "p.json", 2), "--num-plans", 2, "--steps", 1)
     assert any(line.startswith("| ground truth | 2 |") for line in printed)
@@ -192,7 +200,7 @@ def test_help_explains_every_flag(verb, capsys, monkeypatch):
     for name in inspect.signature(COMMANDS[verb]).parameters:
         if name == "settings":  # a flag for each of its fields
             assert all(f"--{field.name.replace('_', '-')} FLOAT" in text for field in fields(FinishSettings))
-            assert "Thickness of walls between rooms." in text
+            assert "Thickness of walls between rooms (m)." in text
             continue
         explained = re.search(rf"^        {name}: (\S+ \S+ \S+)", COMMANDS[verb].__doc__ or "", re.MULTILINE)
         assert explained, f"{name} has no explanation"

@@ -15,6 +15,7 @@ from trifold.pointcloud.evaluation import row_names
 from trifold.pointcloud.luo_hu import FlowVAE, FlowVAEConfig
 from trifold.pointcloud.luo_hu import training as luo_hu_training
 from trifold.pointcloud.mesh import Mesh
+from trifold.pointcloud.output import save_shapes
 from trifold.pointcloud.shapes import ProceduralClouds, make_shape
 
 from .luo_hu_models import arguments, original_tensors
@@ -106,6 +107,10 @@ def test_a_folder_gets_clouds_meshes_a_sheet_and_a_page(pointcloud, luo_hu, tmp_
     assert written == [str(out / name) for name in ("cloud-0.ply", "mesh-0.glb", "sheet.png", "index.html")]
     assert Mesh.load(out / "mesh-0.glb").is_watertight
     assert "ddpm, 4 steps" in (out / "index.html").read_text()
+    (out / "cloud-1.ply").write_bytes((out / "cloud-0.ply").read_bytes())
+    save_shapes([PointCloud.load(out / "cloud-0.ply")], tmp_path / "other", title="")
+    with pytest.warns(UserWarning, match=r"shapes: cloud-1\.ply, mesh-0\.glb: there before, not of this run"):
+        save_shapes([PointCloud.load(out / "cloud-0.ply")], out, title="")
 
 
 @pytest.mark.parametrize(

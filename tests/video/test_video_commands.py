@@ -16,7 +16,7 @@ from PIL import Image
 from trifold.cli.main import main
 from trifold.common.weights import read_tensors
 from trifold.video.clip import Clip
-from trifold.video.commands import COMMANDS, gathered
+from trifold.video.commands import COMMANDS
 from trifold.video.editing import Inversion
 from trifold.video.errors import VideoError
 from trifold.video.pipeline import TuneAVideo
@@ -197,13 +197,6 @@ def test_edits_that_differ_are_kept_and_equal_ones_replaced(run_copy, video):
         ("a-blue-circle-0-2.mp4", 2.0),
     ]
     assert not (run_copy / "inversion").exists()
-
-
-def test_a_repeated_flag_gives_all_its_values():
-    words = ["edit", "run", "--prompt", "a", "b", "--steps", "2", "--prompt", "c", "--steps", "3", "--seed", "-1"]
-    merged = ["edit", "run", "--prompt", "a", "b", "c", "--steps", "2", "--steps", "3", "--seed", "-1"]
-    assert gathered(words, ["--prompt"]) == merged
-    assert gathered([], ["--prompt"]) == []
 
 
 def test_several_prompts_from_a_delta(place, video, tmp_path):
@@ -415,6 +408,7 @@ def test_faults_are_one_line(place, refused, tmp_path):
     blocked.touch()
     assert "is a file, not a folder" in refused("tune", clip, *tuning(place, "never", 1), "--output-dir", blocked / "x")
     assert "expected a Stable Diffusion" in refused("invert", clip, "--model", tmp_path, "-o", tmp_path / "y")
+    assert "expected a folder" in refused("invert", clip, "--model", tiny, "-o", tmp_path / "y.mp4")
     assert "expected .safetensors" in refused("convert", tiny, tmp_path / "folder", "--base", tiny)
     assert "expected an inflated UNet3DConditionModel" in refused("convert", tiny, tmp_path / "folder")
     assert "steps" in refused("edit", run, "-p", "a", "--steps", 0)
