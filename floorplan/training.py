@@ -186,6 +186,8 @@ def run_training(config: FloorplanTraining) -> TrainResult:
     start = None if config.pretrained_model is None else HouseDiffusion.from_pretrained(config.pretrained_model)
     if start is not None:
         config = dataclasses.replace(config, model=start.config)
+    elif config.model.corner_counts:
+        raise ValueError("model.corner_counts: they are counted in the data, so none can be given")
     source = training_plans(config)
     sample = [source[i] for i in range(min(len(source), CORNER_SAMPLE))]
     shape = dataclasses.replace(config.model, corner_counts=count_corners(sample))

@@ -21,13 +21,14 @@ from ..common.command_line import (
 )
 from ..common.weights import write_json
 from .cloud import PointCloud
-from .diffusion import PointDiffusion
+from .diffusion import PointDiffusion, PointDiffusionConfig
 from .errors import PointCloudError
 from .evaluation import Measuring, Report, check_data, check_evaluation, evaluate_model, load_clouds, row_names
 from .generator import Drawing, Precision, classes_of, draw, open_generator
 from .luo_hu.checkpoint import Kind, load_original
 from .luo_hu.model import lower_precision
 from .metrics.parallel import Progress
+from .normalise import Normalisation
 from .output import MESH_SUFFIXES, SHAPE_SUFFIXES, save_shapes
 from .process import DEFAULT_SAMPLER, DEFAULT_STEPS, SamplerName, Sampling
 from .surface import Method, cloud_to_mesh
@@ -254,6 +255,9 @@ def train(argv: Sequence[str]) -> None:
     choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in presets.items()}
     config = tyro.extras.overridable_config_cli(choices, prog="trifold pointcloud train", args=list(argv))
     original = isinstance(config, luo_hu.LuoHuTraining)
+    shape = config.model
+    if isinstance(shape, PointDiffusionConfig) and (shape.class_names or shape.normalisation != Normalisation()):
+        raise PointCloudError("model: classes and normalisation come from the data; see --classes and --normalisation")
     result = luo_hu.run_training(config) if original else training.run_training(config)
     print(f"{'stopped' if result.interrupted else 'trained'} at step {result.step}; see {config.output_dir}")
 

@@ -175,6 +175,8 @@ def run_training(
     dataset: instead of `config.data`. The statistics of `scale_mode` come from all of it and go into the model's
     config.
     """
+    if config.model.normalisation != type(config.model)().normalisation:
+        raise PointCloudError("model.normalisation: it comes from the data; its mode is --scale-mode")
     dataset = read_clouds(config) if dataset is None else dataset
     normalisation = Normalisation.fit(config.scale_mode, (dataset[i].points for i in range(len(dataset))))
     config = dataclasses.replace(config, model=dataclasses.replace(config.model, normalisation=normalisation))

@@ -307,3 +307,9 @@ def test_plans_larger_than_the_frame_are_told_before_training(tmp_path):
     small = replace(small, model=replace(small.model, frame_metres=9.0))
     with pytest.raises(ValueError, match=r"plans\.json: \d of 6 plans are larger than the 9 m of --model.frame-metres"):
         training_plans(small)
+
+
+def test_corner_counts_come_from_the_data(tmp_path):
+    config = config_for(tmp_path)
+    with pytest.raises(ValueError, match=r"model\.corner_counts: they are counted in the data"):
+        run_training(replace(config, model=replace(config.model, corner_counts={"living": [0, 0, 0, 0, 1]})))

@@ -72,6 +72,10 @@ def test_a_schedule_that_cannot_be_is_refused():
         LuoHuTraining(lr_decay_start=5, lr_decay_end=5)
     with pytest.raises(ValueError, match="lr_scheduler"):
         LuoHuTraining(lr_scheduler="cosine")
+    with pytest.raises(
+        PointCloudError, match=r"model\.normalisation: it comes from the data; its mode is --scale-mode"
+    ):
+        run_training(LuoHuTraining(model=FlowVAEConfig(normalisation=Normalisation("none"))), [])
     with pytest.raises(ValueError, match="lr_warmup_steps: the published schedule has no warm-up, found 100"):
         LuoHuTraining(lr_warmup_steps=100)
 

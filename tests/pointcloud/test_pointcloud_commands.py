@@ -320,6 +320,12 @@ def test_train_a_point_transformer_that_generates(pointcloud, tmp_path):
     assert pointcloud("generate", "-o", tmp_path / "mug.ply", *words, *FEW) == [str(tmp_path / "mug.ply")]
 
 
+@pytest.mark.parametrize("flags", [("--model.class-names", "mug"), ("--model.normalisation.mode", "shape_unit")])
+def test_what_comes_from_the_data_cannot_be_set(refused, tmp_path, flags):
+    told = refused("train", "procedural-small", "--output-dir", tmp_path / "run", *flags)
+    assert "classes and normalisation come from the data" in told
+
+
 def test_train_a_model_of_luo_and_hu(pointcloud, refused, tmp_path):
     small = ("--model.latent-dim", 8, "--model.num-steps", 5)
     folder = tmp_path / "run"
