@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -71,17 +71,24 @@ def warn_of_others(folder: Path, name: str, written: Iterable[Path]) -> None:
     """A warning for files of a folder whose whole name matches the pattern `name` and that are not among `written`:
     what an earlier run left of its numbered files would pass for this run's."""
     kept = {path.name for path in written}
-    others = sorted(path.name for path in folder.iterdir() if re.fullmatch(name, path.name) and path.name not in kept)
+    others = [path.name for path in folder.iterdir() if re.fullmatch(name, path.name) and path.name not in kept]
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        warnings.warn(f"{folder}: {', '.join(others[:3])}{more}: there before, not of this run", stacklevel=2)
+        warnings.warn(f"{folder}: {', '.join(sorted(others)[:3])}{more}: there before, not of this run", stacklevel=2)
+
+
+def check_sources(folder: Path, name: str, sources: Iterable[Path]) -> None:
+    """Refuse (ValueError) to read, of the folder that is written to, files that may be replaced."""
+    for path in sources:
+        if re.fullmatch(name, path.name) and path.resolve().parent == folder.resolve():
+            raise ValueError(f"{folder}: holds {path.name}, which is read and would be replaced; write elsewhere")
 
 
 def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
     """The words with what follows a repeated flag moved behind its first occurrence, or the last would silently win."""
     groups: list[list[str]] = [[]]
     first: dict[str, list[str]] = {}
-    for word in argv:
+    for word in _parted(argv, flags):
         if word in flags and word in first:
             groups.append(first[word])  # written once, below
         elif word.startswith("-"):
@@ -91,6 +98,13 @@ def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
             groups[-1].append(word)
     once = {id(group): group for group in groups}
     return [word for group in once.values() for word in group]
+
+
+def _parted(argv: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
+    """The words, with --flag=value of these flags as two (not where the value would then pass for a flag)."""
+    for word in argv:
+        name, equals, value = word.partition("=")
+        yield from (name, value) if equals and name in flags and value[:1] != "-" else (word,)
 
 
 def show_progress(steps: Sequence[Any]) -> Iterable[Any]:

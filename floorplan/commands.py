@@ -13,6 +13,7 @@ from ..common.command_line import (
     Device,
     check_folder,
     check_output,
+    check_sources,
     first_paragraph,
     gathered,
     make_folder,
@@ -31,8 +32,8 @@ from .output import PLAN_SUFFIXES
 from .plan import Plan
 
 SUFFIXES = (*PLAN_SUFFIXES, ".html", ".gif", ".mp4", "")
-
-SEVERAL = ("--steps", "--samplers", "--seeds")  # of evaluate
+SEVERAL = {"evaluate": ("--steps", "--samplers", "--seeds"), "train": ("--exclude-rooms",)}  # may be repeated
+NUMBERED = r"plan-\d+\.(svg|json)"
 NUM_KNOWN = 1000  # training plans that the nearest is sought among
 
 
@@ -69,6 +70,7 @@ def generate(
         device: where to run; auto takes the GPU if there is one.
     """
     check_output(out, SUFFIXES)
+    check_sources(out, NUMBERED, [Path(graph)])
     check_best_of(best_of)
     animated = out.suffix.lower() in (".gif", ".mp4")
     if animated and num_plans != 1:
@@ -264,7 +266,7 @@ def convert(
 
 
 def train(argv: Sequence[str]) -> None:
-    """`trifold floorplan train PRESET [flags]`: presets are complete configurations, every field is a flag."""
+    """`trifold floorplan train PRESET [flags]`: presets are complete configurations, which flags change."""
     from .training import PRESETS, run_training
 
     choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in PRESETS.items()}
@@ -278,15 +280,13 @@ COMMANDS = {"generate": generate, "finish": finish, "evaluate": evaluate, "rende
 
 def run(argv: Sequence[str]) -> None:
     """Entry of `trifold floorplan`; `train` has presets of its own and is told apart first."""
-    if argv and argv[0] == "train":
-        train(argv[1:])
+    args = gathered(argv, SEVERAL.get(argv[0], ()) if argv else ())
+    if args[:1] == ["train"]:
+        train(args[1:])
         return
-    tyro.extras.subcommand_cli_from_dict(
-        {**COMMANDS, "train": train},
-        prog="trifold floorplan",
-        description="Floorplans from bubble diagrams: draw, finish, measure and train.",
-        args=gathered(argv, SEVERAL if argv[:1] == ["evaluate"] else ()),
-    )
+    about = "Floorplans from bubble diagrams: draw, finish, measure and train."
+    commands = {**COMMANDS, "train": train}
+    tyro.extras.subcommand_cli_from_dict(commands, prog="trifold floorplan", description=about, args=args)
 
 
 def check_best_of(best_of: int) -> None:
@@ -325,7 +325,7 @@ def save_plans(plans: Sequence[Plan | FinishedPlan], diagram: BubbleDiagram, out
         return [out]
     if out.suffix == "":
         paths = [path for i, plan in enumerate(plans) for path in save_all(plan, out / f"plan-{i}")]
-        warn_of_others(out, r"plan-\d+\.(svg|json)", paths)
+        warn_of_others(out, NUMBERED, paths)
         save_picture(contact_sheet(outlines, titles=[f"{title} {i}" for i in range(len(plans))]), out / "sheet.png")
         save_page(out / "index.html", [(title, f"{len(plans)} plans", outlines, diagram)], title=title)
         return [*paths, out / "sheet.png", out / "index.html"]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 from torch import Tensor
+from tyro.conf import Suppress
 
 from ..common.diffusion import OnStep, Sampler, Step, ancestral, ddim, from_diffusers, scheduler_for
 from ..common.nn import bits_to_coords, quantised_bits
@@ -38,8 +39,9 @@ class HouseDiffusionConfig(HouseNetConfig):
     """Corners are decoded from bits where the original time is below this."""
     frame_metres: float = 18.0
     """Length that maps to [-1, 1]."""
-    corner_counts: dict[str, list[int]] = field(default_factory=dict)
-    """Corner counts seen in training, by type and number of doors; drawn from where a diagram names none."""
+    corner_counts: Suppress[dict[str, list[int]]] = field(default_factory=dict)
+    """Corner counts seen in training, by type and number of doors; drawn from where a diagram names none. Training
+    counts them in its data; its command has no flag for them."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from ..common.command_line import (
     Device,
     check_folder,
     check_output,
+    check_sources,
     first_paragraph,
     gathered,
     make_folder,
@@ -21,20 +22,23 @@ from ..common.command_line import (
 )
 from ..common.weights import write_json
 from .cloud import PointCloud
-from .diffusion import PointDiffusion, PointDiffusionConfig
+from .diffusion import PointDiffusion
 from .errors import PointCloudError
 from .evaluation import Measuring, Report, check_data, check_evaluation, evaluate_model, load_clouds, row_names
 from .generator import Drawing, Precision, classes_of, draw, open_generator
 from .luo_hu.checkpoint import Kind, load_original
 from .luo_hu.model import lower_precision
 from .metrics.parallel import Progress
-from .normalise import Normalisation
-from .output import MESH_SUFFIXES, SHAPE_SUFFIXES, save_shapes
+from .output import MESH_SUFFIXES, NUMBERED, SHAPE_SUFFIXES, check_libraries, check_meshes, save_shapes
 from .process import DEFAULT_SAMPLER, DEFAULT_STEPS, SamplerName, Sampling
 from .surface import Method, cloud_to_mesh
 
 Flat = tyro.conf.arg(name="")
-SEVERAL = ("--classes", "--steps", "--samplers", "--seeds", "--metrics")  # of evaluate
+Several = tyro.conf.arg(metavar="CLOUD [CLOUD ...]", help_behavior_hint="(required)")
+SEVERAL = {  # flags that may be repeated
+    "evaluate": ("--classes", "--steps", "--samplers", "--seeds", "--metrics"),
+    "train": ("--classes",),
+}
 
 
 def generate(
@@ -62,6 +66,9 @@ def generate(
         device: where to run; auto takes the GPU if there is one.
     """
     check_output(out, SHAPE_SUFFIXES)
+    if mesh:
+        check_meshes(out)
+        check_libraries(out)
     generator = open_generator(model, torch_device(device))
     clouds = draw(generator, num_clouds, drawing, class_name=class_name, seed=seed, progress=show_progress)
     meshes = [cloud_to_mesh(cloud) for cloud in clouds] if mesh else []
@@ -103,6 +110,7 @@ def interpolate(
         device: where to run; auto takes the GPU if there is one.
     """
     check_output(out, SHAPE_SUFFIXES)
+    check_sources(out, NUMBERED, (cloud_a, cloud_b))
     a, b = (PointCloud.load(path, num_points=_sampled(path, num_points)) for path in (cloud_a, cloud_b))
     diffusion = PointDiffusion.from_pretrained(model, device=torch_device(device))
     sampling = Sampling(steps, sampler, progress=show_progress)
@@ -190,7 +198,7 @@ def evaluate(
 
 
 def mesh(
-    clouds: Annotated[tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="CLOUD")],
+    clouds: Annotated[tyro.conf.Positional[tuple[Path, ...]], Several],
     out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("mesh.glb"),
     *,
     method: Method = "auto",
@@ -207,8 +215,10 @@ def mesh(
         smoothing: for gauss, 0 to 3; by default as the noise of the points asks for.
     """
     check_output(out, (*MESH_SUFFIXES, ""))
+    check_sources(out, NUMBERED, clouds)
     if not clouds:
         raise PointCloudError("clouds: expected at least one file, found none")
+    check_libraries(out, method)
     loaded = [PointCloud.load(path) for path in clouds]
     made = [cloud_to_mesh(c, method, resolution=resolution, smoothing=smoothing) for c in loaded]
     if out.suffix == "":
@@ -247,7 +257,7 @@ def convert(
 
 
 def train(argv: Sequence[str]) -> None:
-    """`trifold pointcloud train PRESET [flags]`: presets are complete configurations, every field is a flag."""
+    """`trifold pointcloud train PRESET [flags]`: presets are complete configurations, which flags change."""
     from . import training
     from .luo_hu import training as luo_hu
 
@@ -255,9 +265,6 @@ def train(argv: Sequence[str]) -> None:
     choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in presets.items()}
     config = tyro.extras.overridable_config_cli(choices, prog="trifold pointcloud train", args=list(argv))
     original = isinstance(config, luo_hu.LuoHuTraining)
-    shape = config.model
-    if isinstance(shape, PointDiffusionConfig) and (shape.class_names or shape.normalisation != Normalisation()):
-        raise PointCloudError("model: classes and normalisation come from the data; see --classes and --normalisation")
     result = luo_hu.run_training(config) if original else training.run_training(config)
     print(f"{'stopped' if result.interrupted else 'trained'} at step {result.step}; see {config.output_dir}")
 
@@ -273,14 +280,15 @@ COMMANDS = {
 
 def run(argv: Sequence[str]) -> None:
     """Entry of `trifold pointcloud`; `train` has presets of its own and is told apart first."""
-    if argv and argv[0] == "train":
-        train(argv[1:])
+    args = gathered(argv, SEVERAL.get(argv[0], ()) if argv else ())
+    if args[:1] == ["train"]:
+        train(args[1:])
         return
     tyro.extras.subcommand_cli_from_dict(
         {**COMMANDS, "train": train},
         prog="trifold pointcloud",
         description="Point clouds and meshes of shapes: draw, interpolate, mesh, measure and train.",
-        args=gathered(argv, SEVERAL if argv[:1] == ["evaluate"] else ()),
+        args=args,
     )
 
 

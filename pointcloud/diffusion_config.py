@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tyro.conf import Suppress
+
 from .latent import LatentPriorConfig, ShapeEncoderConfig
 from .normalise import Normalisation
 from .transformer import PointTransformerConfig
@@ -12,7 +14,10 @@ from .transformer import PointTransformerConfig
 
 @dataclass(frozen=True)
 class PointDiffusionConfig:
-    """The nets, what they were trained on, and how they are sampled."""
+    """The nets, what they were trained on, and how they are sampled.
+
+    What training takes from its data is no flag of its command: the fields marked `Suppress`.
+    """
 
     net: PointTransformerConfig = field(default_factory=PointTransformerConfig)
     """The point transformer."""
@@ -26,11 +31,11 @@ class PointDiffusionConfig:
     """What the net predicts."""
     sampling_shift: float = 1.0
     """Noise levels of the sampling grid times this, see `shifted_time`."""
-    class_names: tuple[str, ...] = ()
+    class_names: Suppress[tuple[str, ...]] = ()
     """Classes the model knows; none: it is not conditioned on a class."""
-    class_counts: tuple[int, ...] = ()
+    class_counts: Suppress[tuple[int, ...]] = ()
     """Training clouds of each class: how often a class is drawn where none is asked for; empty: evenly."""
-    normalisation: Normalisation = field(default_factory=Normalisation)
+    normalisation: Suppress[Normalisation] = field(default_factory=Normalisation)
     """Statistics of the training set; what is generated comes back in its units."""
 
     def __post_init__(self) -> None:

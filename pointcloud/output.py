@@ -9,13 +9,17 @@ from ..common.command_line import make_folder, warn_of_others
 from .cloud import PointCloud
 from .cloud_files import WRITTEN as CLOUD_SUFFIXES
 from .errors import PointCloudError
-from .mesh import Mesh
+from .mesh import Mesh, import_trimesh
+from .orientation import import_scipy
 from .page import Panel, save_page
 from .render import Item, contact_sheet, save_picture
+from .surface import Method
+from .surface_open3d import import_open3d
 from .turntable import save_turntable
 
 MESH_SUFFIXES = (".glb", ".obj", ".ply", ".stl")
 PICTURE_SUFFIXES = (".png", ".html", ".mp4", ".gif")
+NUMBERED = r"cloud-\d+\.ply|mesh-\d+\.glb"
 SHAPE_SUFFIXES = (*CLOUD_SUFFIXES, *PICTURE_SUFFIXES, "")
 
 
@@ -32,13 +36,14 @@ def save_shapes(
     """Write clouds, and the mesh of each where there are `meshes`; returns what was written.
 
     out: a cloud file (numbered where there are several), .png contact sheet, .html page, .mp4 or .gif of the shapes
-    turning, or a folder, which gets cloud-0.ply ..., mesh-0.glb ..., sheet.png and index.html. Pictures show clouds and
-    meshes in turns. labels: of the clouds, their names by default. facts: listed on the page.
+    turning, or a folder, which gets cloud-0.ply ..., mesh-0.glb ..., sheet.png and index.html, and a warning for
+    other files of such names that it holds. Pictures show clouds and meshes in turns.
+    labels: of the clouds, their names by default. facts: listed on the page.
     Raises PointCloudError for meshes where `out` is a cloud file, and where something cannot be written.
     """
     labels = list(labels or (cloud.name or f"cloud {i}" for i, cloud in enumerate(clouds)))
-    if meshes and out.suffix.lower() in CLOUD_SUFFIXES:
-        raise PointCloudError(f"{out}: holds a cloud, no mesh; expected a folder or {', '.join(PICTURE_SUFFIXES)}")
+    if meshes:
+        check_meshes(out)
     shown: list[Item] = []
     titles: list[str] = []
     for i, (cloud, label) in enumerate(zip(clouds, labels, strict=True)):
@@ -70,10 +75,26 @@ def save_shapes(
     for i, mesh in enumerate(meshes):
         paths.append(out / f"mesh-{i}.glb")
         mesh.save(paths[-1])
-    warn_of_others(out, r"cloud-\d+\.ply|mesh-\d+\.glb", paths)
+    warn_of_others(out, NUMBERED, paths)
     save_picture(out / "sheet.png", contact_sheet(shown, titles, columns))
     save_page(out / "index.html", panels, title=title, facts=facts)
     return [*paths, out / "sheet.png", out / "index.html"]
+
+
+def check_meshes(out: Path) -> None:
+    """Refuse (PointCloudError) a cloud file as the place of clouds with their meshes."""
+    if out.suffix.lower() in CLOUD_SUFFIXES:
+        raise PointCloudError(f"{out}: holds a cloud, no mesh; expected a folder or {', '.join(PICTURE_SUFFIXES)}")
+
+
+def check_libraries(out: Path, method: Method = "auto") -> None:
+    """Raise ImportError before the work begins where meshes by this method, or writing them to `out`, take a library
+    that is not installed."""
+    import_scipy()
+    if method in ("poisson", "ball_pivoting"):
+        import_open3d()
+    if out.suffix.lower() in ("", ".glb", ".ply", ".stl"):
+        import_trimesh()
 
 
 def note(item: Item) -> str:

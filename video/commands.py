@@ -13,12 +13,11 @@ import tyro
 from ..common.command_line import Device, check_folder, check_output, gathered, show_progress, torch_device
 from ..common.train import process_state
 from ..common.weights import write_json
+from .container import import_av
 from .errors import VideoError
 from .evaluation import ClipScorer, Report, evaluate_edits, evaluate_reconstruction, round_trip, vae_round_trip
 from .flow import FlowMethod
-from .pipeline import TuneAVideo
 from .run_config import EditSettings, Precision, Reading, VideoRun
-from .run_edits import Opened, delta_between, make_edits, open_run, read_for, read_mask
 from .run_folder import RunFolder
 
 Flat = tyro.conf.arg(name="")
@@ -30,11 +29,15 @@ def tune(config: Annotated[VideoRun, Flat]) -> None:
 
     Interrupted (Ctrl-C), it goes on with --resume-from-checkpoint latest and the same words.
     """
+    from .pipeline import TuneAVideo
+    from .run_edits import Opened, make_edits, read_for
+
     if not config.prompt.strip():
         raise VideoError("prompt: expected a text that says what the clip shows, found none")
     model = str(Path(config.model).resolve()) if Path(config.model).is_dir() else config.model
     config = dataclasses.replace(config, clip=config.clip.resolve(), model=model)
     check_folder(config.output_dir)
+    import_av()
     pipe = TuneAVideo.from_text_to_image(
         config.model,
         temporal_init=config.temporal_init,
@@ -85,6 +88,8 @@ def edit(
         dtype: precision of the denoiser.
         device: where to run; auto takes the GPU if there is one.
     """
+    from .run_edits import make_edits, open_run
+
     if not prompt or not all(p.strip() for p in prompt):
         raise VideoError("prompt: expected a text, found none")
     if out is not None:
@@ -130,7 +135,11 @@ def invert(
         dtype: precision of the denoiser.
         device: where to run.
     """
+    from .pipeline import TuneAVideo
+    from .run_edits import open_run, read_for
+
     check_output(out, ("",))
+    import_av()
     if source.is_dir() and (source / "config.json").is_file():
         opened = open_run(source, dtype=dtype, device=torch_device(device))
         pipe, clip = opened.pipe, opened.clip
@@ -170,6 +179,8 @@ def evaluate(
         out: json file for the scores; by default scores.json in the run folder.
         device: where to run.
     """
+    from .run_edits import open_run, read_mask
+
     folder = RunFolder(run)
     source, samples = folder.read_source(), folder.samples()
     if not samples and not reconstruction:
@@ -226,6 +237,9 @@ def convert(
         out: a folder for the whole pipeline; with --base a delta.safetensors.
         base: the text-to-image model it was tuned from; only what differs from it is stored.
     """
+    from .pipeline import TuneAVideo
+    from .run_edits import delta_between
+
     check_output(out, ("",) if base is None else (".safetensors",))
     tuned = TuneAVideo.from_pretrained(checkpoint, device="cpu")
     if base is None:
@@ -264,7 +278,8 @@ COMMANDS = {
 }
 
 
-SEVERAL = {"edit": ("--prompt", "-p"), "tune": ("--edit-prompts",)}  # flags that may be repeated
+# Flags that may be repeated.
+SEVERAL = {"edit": ("--prompt", "-p"), "tune": ("--edit-prompts",), "evaluate": ("--reconstruction",)}
 
 
 def run(argv: Sequence[str]) -> None:

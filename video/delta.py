@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from ..common.weights import WeightsError, read_tensors, replaced_file
 from .errors import VideoError
 from .trainable import own_parameters
-from .unet import InflatedUNet
+
+if TYPE_CHECKING:
+    from .unet import InflatedUNet
 
 FORMAT = "trifold-video-delta-1"
 PROBES = 256  # weights of the base that are remembered

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 import torch
 from safetensors import safe_open
@@ -22,7 +22,9 @@ from ..common.weights import read_tensors, replaced_file
 from .errors import VideoError
 from .samplers import SamplerName, run_sampler
 from .text_to_image import LatentSpace, seeded
-from .unet import InflatedUNet
+
+if TYPE_CHECKING:
+    from .unet import InflatedUNet
 
 Start = Literal["inversion", "noise"]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import nn
 
 from .errors import VideoError
-from .unet import InflatedUNet
+
+if TYPE_CHECKING:
+    from .unet import InflatedUNet
 
 Selection = Literal["queries_and_temporal", "published_checkpointing", "temporal", "all"]
 

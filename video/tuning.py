@@ -10,7 +10,7 @@ import json
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
@@ -31,7 +31,9 @@ from .delta import TunedWeights, restore
 from .errors import VideoError
 from .schedule import Schedule
 from .trainable import Selection, select_trainable
-from .unet import InflatedUNet
+
+if TYPE_CHECKING:
+    from .unet import InflatedUNet
 
 BASE_FILE = "tuning.json"
 

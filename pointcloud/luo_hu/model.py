@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from tyro.conf import Suppress
 
 from ...common.diffusion import Denoiser, DenoisingLoss, OnStep, Sampler, as_noise, uniform_times
 from ...common.diffusion.noise import Randomness
@@ -43,8 +44,9 @@ class LuoHuConfig:
     """Variance that the last step adds; those between lie evenly between the two."""
     residual: bool = True
     """The denoiser adds its input to its output."""
-    normalisation: Normalisation = field(default_factory=lambda: Normalisation("shape_unit"))
-    """How the training clouds were normalised, and how to return to their units."""
+    normalisation: Suppress[Normalisation] = field(default_factory=lambda: Normalisation("shape_unit"))
+    """How the training clouds were normalised, and how to return to their units. Training takes it from its data; its
+    command has no flag for it."""
 
     def __post_init__(self) -> None:
         if self.latent_dim < 1 or self.num_steps < 1:

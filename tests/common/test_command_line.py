@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from trifold.cli.main import main
 from trifold.common import command_line
-from trifold.common.command_line import check_output, first_paragraph, gathered, warn_of_others
+from trifold.common.command_line import check_output, check_sources, first_paragraph, gathered, warn_of_others
 
 
 def test_a_repeated_flag_gives_all_its_values():
@@ -15,6 +15,8 @@ def test_a_repeated_flag_gives_all_its_values():
     merged = ["edit", "run", "--prompt", "a", "b", "c", "--steps", "2", "--steps", "3", "--seed", "-1"]
     assert gathered(words, ["--prompt"]) == merged
     assert gathered([], ["--prompt"]) == []
+    assert gathered(["--seeds=0", "--out=a", "--seeds", "1"], ["--seeds"]) == ["--seeds", "0", "1", "--out=a"]
+    assert gathered(["--prompt=-x"], ["--prompt"]) == ["--prompt=-x"]
 
 
 @pytest.mark.parametrize(("suffix", "module"), [(".mp4", "av"), (".dxf", "ezdxf"), (".ifc", "ifcopenshell")])
@@ -36,6 +38,13 @@ def test_numbered_files_of_an_earlier_run_are_told(tmp_path):
     (tmp_path / "cloud-12.ply").touch()
     with pytest.warns(UserWarning, match=r"cloud-12\.ply: there before, not of this run"):
         warn_of_others(tmp_path, r"cloud-\d+\.ply", [Path("elsewhere/cloud-0.ply")])
+    assert (tmp_path / "cloud-12.ply").exists()
+
+
+def test_what_is_read_is_not_replaced(tmp_path):
+    check_sources(tmp_path, r"cloud-\d+\.ply", [tmp_path / "mine.ply", tmp_path.parent / "cloud-1.ply"])
+    with pytest.raises(ValueError, match=r"holds cloud-1\.ply, which is read and would be replaced; write elsewhere"):
+        check_sources(tmp_path / ".." / tmp_path.name, r"cloud-\d+\.ply", [tmp_path / "cloud-1.ply"])
 
 
 def test_first_paragraph_is_one_line():

@@ -71,13 +71,20 @@ def test_generate_equals_the_python_call(floorplan, model, tmp_path):
         assert [json.loads(Path(p).read_text()) for p in printed] == [plan_to_rplan(plan) for plan in plans]
 
 
-def test_a_folder_gets_everything(floorplan, tmp_path):
+def test_a_folder_gets_everything(floorplan, model, tmp_path, capsys):
     diagram = tmp_path / "mine.json"
     BubbleDiagram.example("bay_corner_studio").save(diagram)
     printed = floorplan("generate", "-g", diagram, "-o", tmp_path / "all", "-n", 2, "--steps", 2)
     names = ["index.html", "plan-0.json", "plan-0.svg", "plan-1.json", "plan-1.svg", "sheet.png"]
     assert sorted(p.name for p in (tmp_path / "all").iterdir()) == names
     assert sorted(printed) == [str(tmp_path / "all" / name) for name in names]
+    words = ["-g", tmp_path / "all" / "plan-1.json", "-o", tmp_path / "all", "--model", model]
+    assert main(["floorplan", "generate", *map(str, words)]) == 1
+    assert "holds plan-1.json, which is read" in capsys.readouterr().err
+    (tmp_path / "all" / "plan.json").touch()
+    words = ["-g", diagram, "-o", tmp_path / "all", "--steps", 2, "--model", model]
+    assert main(["floorplan", "generate", *map(str, words)]) == 0
+    assert "plan-1.json, plan-1.svg: there before, not of this run" in capsys.readouterr().err
 
 
 def test_a_disconnected_graph_is_drawn_with_a_warning(model, tmp_path, capsys):
@@ -164,7 +171,17 @@ def test_train_writes_a_model_that_generates(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(training, "CORNER_SAMPLE", 10)
     monkeypatch.setattr(training, "validate", None)
     flags = ["--output-dir", str(tmp_path / "run"), "--max-train-steps", "2", "--train-batch-size", "2"]
-    flags += ["--model.width", "32", "--model.num-layers", "1", "--report-to", "none", "--exclude-rooms", "4", "5"]
+    flags += [
+        "--model.width",
+        "32",
+        "--model.num-layers",
+        "1",
+        "--report-to",
+        "none",
+        "--exclude-rooms",
+        "4",
+        "--exclude-rooms=5",
+    ]
     assert main(["floorplan", "train", "procedural-small", *flags]) == 0
     assert f"trained at step 2; see {tmp_path / 'run'}" in capfd.readouterr().out
     model = HouseDiffusion.from_pretrained(tmp_path / "run" / "model")
@@ -241,6 +258,7 @@ def test_the_module_runs_as_a_program(tmp_path):
         ["train", "nosuch"],
         ["train", "procedural-small", "--max-train-steps", "0"],
         ["train", "procedural-small", "--low-noise-share", "2"],
+        ["train", "procedural-small", "--model.corner-counts", "living", "1"],
         ["nosuch"],
         [],
     ],

@@ -1,6 +1,7 @@
 """`trifold pointcloud ...` as a user calls it: small random models, real files."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -109,6 +110,7 @@ def test_a_folder_gets_clouds_meshes_a_sheet_and_a_page(pointcloud, luo_hu, tmp_
     assert "ddpm, 4 steps" in (out / "index.html").read_text()
     (out / "cloud-1.ply").write_bytes((out / "cloud-0.ply").read_bytes())
     save_shapes([PointCloud.load(out / "cloud-0.ply")], tmp_path / "other", title="")
+    (out / "mine-1.ply").touch()
     with pytest.warns(UserWarning, match=r"shapes: cloud-1\.ply, mesh-0\.glb: there before, not of this run"):
         save_shapes([PointCloud.load(out / "cloud-0.ply")], out, title="")
 
@@ -127,6 +129,21 @@ def test_what_generate_refuses(refused, model, tmp_path, monkeypatch, words, mes
     monkeypatch.chdir(tmp_path)
     assert message in refused("generate", "--model", model, "--num-points", 64, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_meshes_lack_is_told_before_the_work(refused, tmp_path, monkeypatch):
+    nothing = tmp_path / "none"
+    draw = ("generate", "--model", nothing, "--mesh", "-o")
+    assert "holds a cloud, no mesh" in refused(*draw, "x.ply")
+    assert "none: no such folder" in refused(*draw, tmp_path / "shapes")
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    assert "needs open3d" in refused("mesh", nothing, "--method", "poisson")
+    monkeypatch.setitem(sys.modules, "trimesh", None)
+    for words in ((*draw, tmp_path / "shapes"), ("mesh", nothing), ("mesh", nothing, "-o", tmp_path / "shapes")):
+        assert "mesh files need trimesh" in refused(*words)
+    assert "none: no such folder" in refused(*draw, tmp_path / "x.html")
+    monkeypatch.setitem(sys.modules, "scipy.fft", None)
+    assert "surfaces of clouds need scipy" in refused(*draw, tmp_path / "x.html")
 
 
 def test_what_a_model_of_luo_and_hu_does_not_know(refused, luo_hu, tmp_path):
@@ -250,6 +267,7 @@ def test_what_evaluate_refuses(refused, model, luo_hu, tmp_path):
     assert "expected .json" in refused("evaluate", model, "--out", tmp_path / "x.txt")
     for words, message in (
         (("--seeds", 0, 1, 1), "seeds: 1 is there twice"),
+        (("--seeds", 1, "--seeds", 0, "--seeds=1"), "seeds: 1 is there twice"),
         (("--classes", "mug", "mug"), "classes: mug is there twice"),
         (("--steps", 2, 2), "drawings: dpmsolver++, 2 steps is there twice"),
     ):
@@ -288,6 +306,13 @@ def test_mesh_refuses_what_is_no_cloud(refused, tmp_path):
     assert "none.ply" in refused("mesh", tmp_path / "none.ply")
 
 
+def test_a_folder_that_is_read_is_not_written_to(refused, tmp_path):
+    one = sphere(tmp_path / "cloud-3.ply")
+    assert "holds cloud-3.ply, which is read" in refused("mesh", one, "-o", tmp_path)
+    assert "holds cloud-3.ply, which is read" in refused("interpolate", one, one, "-o", tmp_path)
+    assert one.is_file()
+
+
 def test_convert_an_original_checkpoint_and_draw_with_it(pointcloud, refused, tmp_path):
     torch.save({"args": arguments(model="flow"), "state_dict": original_tensors("flow")}, tmp_path / "GEN_airplane.pt")
     out = tmp_path / "airplane"
@@ -309,7 +334,7 @@ DATA = ("--num-clouds", 4, "--num-points", 32)
 
 def test_train_a_point_transformer_that_generates(pointcloud, tmp_path):
     net = [word for name, value in SMALL.items() for word in (f"--model.net.{name.replace('_', '-')}", value)]
-    data = (*DATA, "--stored-points", 48, "--classes", "mug", "table", "--validation-clouds", 2)
+    data = (*DATA, "--stored-points", 48, "--classes", "mug", "--classes", "table", "--validation-clouds", 2)
     folder = tmp_path / "run"
     prior = ("--prior-stage.steps", 2, "--prior-stage.batch-size", 2)
     (line,) = pointcloud("train", "procedural-small", "--output-dir", folder, *RUN, *data, *net, *prior)
@@ -320,10 +345,15 @@ def test_train_a_point_transformer_that_generates(pointcloud, tmp_path):
     assert pointcloud("generate", "-o", tmp_path / "mug.ply", *words, *FEW) == [str(tmp_path / "mug.ply")]
 
 
-@pytest.mark.parametrize("flags", [("--model.class-names", "mug"), ("--model.normalisation.mode", "shape_unit")])
-def test_what_comes_from_the_data_cannot_be_set(refused, tmp_path, flags):
-    told = refused("train", "procedural-small", "--output-dir", tmp_path / "run", *flags)
-    assert "classes and normalisation come from the data" in told
+@pytest.mark.parametrize("preset", ["procedural-small", "luo-hu-published-autoencoder", "luo-hu-published-generator"])
+def test_what_comes_from_the_data_is_no_flag(capsys, preset):
+    with pytest.raises(SystemExit) as stop:
+        main(["pointcloud", "train", preset, "--help"])
+    told = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert "--model.latent-dim" in told
+    for name in ("class-names", "class-counts", "normalisation"):
+        assert f"--model.{name}" not in told
 
 
 def test_train_a_model_of_luo_and_hu(pointcloud, refused, tmp_path):

@@ -5,6 +5,7 @@ import inspect
 import json
 import re
 import runpy
+import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
@@ -254,14 +255,15 @@ def test_evaluate(run_copy, video, tmp_path):
     video("edit", run_copy, "--prompt", "a blue circle", "--steps", 2)
     mask = tmp_path / "mask.png"
     Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((0, 12), (0, 12)))).save(mask)
-    words = ["evaluate", run_copy, "--mask", mask, "--reconstruction", 2, "--out", tmp_path / "scores" / "x.json"]
-    printed = video(*words)
+    words = ["evaluate", run_copy, "--mask", mask, "--out", tmp_path / "scores" / "x.json"]
+    printed = video(*words, "--reconstruction", 1, "--reconstruction", 2)
     assert re.fullmatch(r"\| +\| +source \| a-blue-circle-0 \|", printed[0])
     saved = json.loads((tmp_path / "scores" / "x.json").read_text())
     assert saved["scores"]["source"]["psnr"] == saved["scores"]["source"]["background_psnr"] == "inf"
     assert saved["scores"]["source"]["flow_correlation"] == pytest.approx(1)
     assert saved["scores"]["a-blue-circle-0"]["psnr"] < 40
-    assert list(saved["reconstruction"]["scores"]) == ["VAE alone", "2 steps, guidance 1", "2 steps, guidance 12.5"]
+    rows = [f"{steps} steps, guidance {guidance}" for steps in (1, 2) for guidance in (1, 12.5)]
+    assert list(saved["reconstruction"]["scores"]) == ["VAE alone", *rows]
     assert "<td>∞</td>" in (run_copy / "index.html").read_text()
     assert video("evaluate", run_copy)[-1] == str(run_copy / "scores.json")
 
@@ -415,6 +417,19 @@ def test_faults_are_one_line(place, refused, tmp_path):
     if not torch.cuda.is_available():
         assert "torch finds no CUDA GPU here" in refused("edit", run, "-p", "a", "--device", "cuda")
     assert not (place / "never").exists()
+
+
+def test_a_missing_library_is_told_before_the_work(place, refused, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "needs PyAV" in refused("invert", tmp_path, "--model", tmp_path / "none", "-o", tmp_path / "y")
+    assert "needs PyAV" in refused("tune", tmp_path, *tuning(place, "never", 1), "--model", tmp_path / "none")
+
+
+def test_help_takes_no_network_libraries():
+    """They take seconds, and xformers among them warns where it does not fit."""
+    text = "import sys, trifold.video.commands; print({'xformers', 'diffusers.models'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("set()\n", "")
 
 
 def unfinished(run: Path, tmp_path: Path) -> Path:
