@@ -12,7 +12,7 @@ help:
 	@echo "make demo      draw floorplans and shapes and edit a clip with the shipped models, into $(DEMO)/"
 	@echo "make test      lint, type-check and test"
 	@echo "make lint      ruff and pyright alone"
-	@echo "make coverage  the tests, and which lines they reach"
+	@echo "make coverage  the tests, and which lines of the core they reach"
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -38,7 +38,7 @@ test: lint
 
 # Apart from the tests: tracing every line makes them take almost twice as long.
 coverage: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term-missing:skip-covered --cov-fail-under=95
 
 gpu-test: $(STAMP)
 	$(BIN)/python -m pytest tests/gpu

@@ -7,13 +7,15 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
+import tyro
 from tqdm import tqdm
 
+C = TypeVar("C")
 Device = Literal["auto", "cpu", "cuda"]
 # What a suffix takes to be written, and the extra that has it.
 NEEDS = {".mp4": ("av", "video"), ".dxf": ("ezdxf", "dxf"), ".ifc": ("ifcopenshell", "ifc")}
@@ -40,9 +42,9 @@ def check_output(out: Path, suffixes: Sequence[str]) -> None:
     if out.suffix and out.is_dir():
         raise ValueError(f"{out}: cannot write: it is a folder")
     check_folder(out if out.suffix == "" else out.parent, out)
-    module, extra = NEEDS.get(out.suffix.lower(), ("os", ""))
-    if importlib.util.find_spec(module) is None:
-        raise ImportError(f"{out}: {out.suffix} needs {module}: pip install 'trifold[{extra}]'")
+    needed = NEEDS.get(out.suffix.lower())
+    if needed and importlib.util.find_spec(needed[0]) is None:
+        raise ImportError(f"{out}: {out.suffix} needs {needed[0]}: pip install 'trifold[{needed[1]}]'")
 
 
 def check_folder(folder: Path, out: Path | None = None) -> None:
@@ -60,6 +62,28 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"{folder}: cannot make this folder: {error.strerror or error}") from error
+
+
+def run_commands(
+    head: str,
+    about: str,
+    commands: Mapping[str, Callable[..., None]],
+    argv: Sequence[str],
+    several: Mapping[str, Sequence[str]],
+) -> None:
+    """Run the command of a head that `argv` names. about: a sentence for --help; several: by command, the flags that
+    may be repeated. `train` takes the words that follow it: its presets have flags of their own."""
+    args = gathered(argv, several.get(argv[0], ()) if argv else ())
+    if args[:1] == ["train"] and "train" in commands:
+        commands["train"](args[1:])
+        return
+    tyro.extras.subcommand_cli_from_dict(dict(commands), prog=f"trifold {head}", description=about, args=args)
+
+
+def chosen_preset(head: str, presets: Mapping[str, Callable[[], C]], argv: Sequence[str]) -> C:
+    """The training configuration that `argv` names, with its fields changed by flags."""
+    choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in presets.items()}
+    return tyro.extras.overridable_config_cli(choices, prog=f"trifold {head} train", args=list(argv))
 
 
 def first_paragraph(doc: str | None) -> str:

@@ -14,9 +14,9 @@ from ..common.command_line import (
     check_folder,
     check_output,
     check_sources,
-    first_paragraph,
-    gathered,
+    chosen_preset,
     make_folder,
+    run_commands,
     show_progress,
     torch_device,
     warn_of_others,
@@ -269,8 +269,7 @@ def train(argv: Sequence[str]) -> None:
     """`trifold floorplan train PRESET [flags]`: presets are complete configurations, which flags change."""
     from .training import PRESETS, run_training
 
-    choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in PRESETS.items()}
-    config = tyro.extras.overridable_config_cli(choices, prog="trifold floorplan train", args=list(argv))
+    config = chosen_preset("floorplan", PRESETS, argv)
     result = run_training(config)
     print(f"{'stopped' if result.interrupted else 'trained'} at step {result.step}; see {config.output_dir}")
 
@@ -279,14 +278,9 @@ COMMANDS = {"generate": generate, "finish": finish, "evaluate": evaluate, "rende
 
 
 def run(argv: Sequence[str]) -> None:
-    """Entry of `trifold floorplan`; `train` has presets of its own and is told apart first."""
-    args = gathered(argv, SEVERAL.get(argv[0], ()) if argv else ())
-    if args[:1] == ["train"]:
-        train(args[1:])
-        return
+    """Entry of `trifold floorplan`."""
     about = "Floorplans from bubble diagrams: draw, finish, measure and train."
-    commands = {**COMMANDS, "train": train}
-    tyro.extras.subcommand_cli_from_dict(commands, prog="trifold floorplan", description=about, args=args)
+    run_commands("floorplan", about, {**COMMANDS, "train": train}, argv, SEVERAL)
 
 
 def check_best_of(best_of: int) -> None:

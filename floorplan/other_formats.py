@@ -44,8 +44,7 @@ def load_plans(path: str | os.PathLike[str], *, strict: bool = True, split: str 
     """The plans of a json file or folder, RPLAN (`room_type`) or ProcTHOR (`rooms` with `poly`), told apart by content.
 
     `strict` is as in `read_rplan`, `split` as in `read_procthor`; RPLAN's plans carry none. Of a folder's files some
-    may have none of the split. Raises `FloorplanError` for
-    anything else; diagrams, which have no geometry, too.
+    may have none of the split. Raises `FloorplanError` for anything else; diagrams, which have no geometry, too.
     """
     path = Path(path)
     if path.is_dir():

@@ -14,9 +14,9 @@ from ..common.command_line import (
     check_folder,
     check_output,
     check_sources,
-    first_paragraph,
-    gathered,
+    chosen_preset,
     make_folder,
+    run_commands,
     show_progress,
     torch_device,
 )
@@ -262,8 +262,7 @@ def train(argv: Sequence[str]) -> None:
     from .luo_hu import training as luo_hu
 
     presets = {**training.PRESETS, **{f"luo-hu-{name}": preset for name, preset in luo_hu.PRESETS.items()}}
-    choices = {name: (first_paragraph(preset.__doc__), preset()) for name, preset in presets.items()}
-    config = tyro.extras.overridable_config_cli(choices, prog="trifold pointcloud train", args=list(argv))
+    config = chosen_preset("pointcloud", presets, argv)
     original = isinstance(config, luo_hu.LuoHuTraining)
     result = luo_hu.run_training(config) if original else training.run_training(config)
     print(f"{'stopped' if result.interrupted else 'trained'} at step {result.step}; see {config.output_dir}")
@@ -279,17 +278,9 @@ COMMANDS = {
 
 
 def run(argv: Sequence[str]) -> None:
-    """Entry of `trifold pointcloud`; `train` has presets of its own and is told apart first."""
-    args = gathered(argv, SEVERAL.get(argv[0], ()) if argv else ())
-    if args[:1] == ["train"]:
-        train(args[1:])
-        return
-    tyro.extras.subcommand_cli_from_dict(
-        {**COMMANDS, "train": train},
-        prog="trifold pointcloud",
-        description="Point clouds and meshes of shapes: draw, interpolate, mesh, measure and train.",
-        args=args,
-    )
+    """Entry of `trifold pointcloud`."""
+    about = "Point clouds and meshes of shapes: draw, interpolate, mesh, measure and train."
+    run_commands("pointcloud", about, {**COMMANDS, "train": train}, argv, SEVERAL)
 
 
 def paired(steps: Sequence[int], samplers: Sequence[SamplerName]) -> list[tuple[int | None, SamplerName | None]]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
-from ..common.command_line import Device, check_folder, check_output, gathered, show_progress, torch_device
+from ..common.command_line import Device, check_folder, check_output, run_commands, show_progress, torch_device
 from ..common.train import process_state
 from ..common.weights import write_json
 from .container import import_av
@@ -284,6 +284,5 @@ SEVERAL = {"edit": ("--prompt", "-p"), "tune": ("--edit-prompts",), "evaluate": 
 
 def run(argv: Sequence[str]) -> None:
     """Entry of `trifold video`."""
-    args = gathered(argv, SEVERAL.get(argv[0], ()) if argv else ())
     about = "Edit video by text: tune a text-to-image model on one clip, then edit the clip with prompts."
-    tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="trifold video", description=about, args=args)
+    run_commands("video", about, COMMANDS, argv, SEVERAL)
