@@ -5,10 +5,17 @@ of its corner and e the time. What the attentions read of it, W norm(h) + b, is 
 
     (W C' c + W F' f + W e') r + b,   r = 1 / sqrt(var(h) + eps),
 
-where ' takes the mean over the width away. W C' and W F' stay the same while plans are denoised; with them queries,
-keys and values of a corner are products of 107 numbers instead of 512. Equal to the block's own to rounding.
+where ' takes the mean over the width away: a small matrix times z = (c r, f r, r, 1). Points on an edge are means of
+its two ends, and what no corner of the row has is left out of f, so z has some 40 numbers for published weights.
 
-Shape letters: M packed corners, D width, K numbers of a token, O outputs of a projection.
+A head of more channels than that reads z itself. With Q, K, V and O its matrices from z and back to the width,
+
+    q . k = (K' Q z_i) . z_j   and   O (sum_j p_j V z_j) = (O V) (sum_j p_j z_j):
+
+keys and values are z for all heads, K' Q and O V small matrices, and the heads of a token are four queries of one
+attention. Where heads are narrower, z gives queries, keys and values. Equal to the block's own to rounding.
+
+Shape letters: M packed corners, D width, H heads, K numbers of a token, Z numbers of z, O outputs of a projection.
 """
 
 from __future__ import annotations
@@ -19,11 +26,12 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..common.attention import Attention, SegmentLayout
+from ..common.attention import Attention, SegmentLayout, attend
 from ..common.nn import Block
 from ..common.nn.blocks import FeedForwardBranch, SummedAttention
 
 ShortWay = Callable[[Tensor, Tensor, Mapping[str, SegmentLayout]], Tensor]
+Added = Callable[[Tensor, SegmentLayout], Tensor]
 
 
 class FirstBlock:
@@ -31,10 +39,12 @@ class FirstBlock:
 
     Args:
         block: the block, of `house_diffusion_block`.
-        coordinate_in, condition_in: the layers that make its tokens.
+        inputs: [D, K] the weights of a token's numbers; offset: [D] their bias.
+        columns: which of the numbers z is made of; the others are linear in them or zero.
+        mix: [K, len(columns)] the numbers as sums of those in z.
     """
 
-    def __init__(self, block: Block, coordinate_in: nn.Linear, condition_in: nn.Linear) -> None:
+    def __init__(self, block: Block, inputs: Tensor, offset: Tensor, columns: Tensor, mix: Tensor) -> None:
         summed, feed_forward = block.branches
         assert isinstance(summed, SummedAttention)
         assert isinstance(feed_forward, FeedForwardBranch)
@@ -42,29 +52,66 @@ class FirstBlock:
         self.attentions: list[Attention] = [getattr(block, name) for name in summed.names]
         self.norm: nn.LayerNorm = getattr(block, summed.norm)
         self.feed_forward = nn.Sequential(getattr(block, feed_forward.norm), getattr(block, feed_forward.name))
-        self.projections = [layer for a in self.attentions for layer in (a.to_q, a.to_k, a.to_v)]
-        inputs = torch.cat([coordinate_in.weight, condition_in.weight], dim=1).float()
-        self.offset = (coordinate_in.bias + condition_in.bias).float()
-        self.weights = [layer.weight.float() @ centred(inputs, 0) for layer in self.projections]
+        self.columns, self.offset = columns, offset.float()
+        inputs = centred(inputs.float() @ mix.float(), 0)
+        self.weights = [[layer.weight.float() @ inputs for layer in (a.to_q, a.to_k, a.to_v)] for a in self.attentions]
 
     def at(self, time: Tensor) -> ShortWay:
         """The block at an embedded time [D], the same for all plans: a function of its tokens h [1, M, D], the numbers
         [M, K] that they are linear in, and the layouts that the block is given; it returns the block's output."""
         constant = centred(time.float() + self.offset, 0)
-        weights = [
-            torch.cat([weight, (layer.weight.float() @ constant)[:, None], layer.bias.float()[:, None]], dim=1)
-            for weight, layer in zip(self.weights, self.projections, strict=True)
-        ]
-        return partial(self._run, weights)
+        added: list[Added] = []
+        for attention, weights in zip(self.attentions, self.weights, strict=True):
+            layers = attention.to_q, attention.to_k, attention.to_v
+            q, k, v = (
+                torch.cat([weight, (layer.weight.float() @ constant)[:, None], layer.bias.float()[:, None]], dim=1)
+                for weight, layer in zip(weights, layers, strict=True)
+            )
+            wide = q.shape[0] // attention.heads > q.shape[1]
+            added.append(_reading_z(attention, q, k, v) if wide else partial(_reading_heads, attention, (q, k, v)))
+        return partial(self._run, added)
 
-    def _run(self, weights: list[Tensor], h: Tensor, numbers: Tensor, layouts: Mapping[str, SegmentLayout]) -> Tensor:
-        """weights: of each projection [O, K + 2], of the numbers, of what is scaled like them, and of 1."""
+    def _run(self, added: list[Added], h: Tensor, numbers: Tensor, layouts: Mapping[str, SegmentLayout]) -> Tensor:
         scale = torch.native_layer_norm(h[0].float(), h.shape[-1:], None, None, self.norm.eps)[2]  # 1 / deviation
-        scaled = torch.cat([numbers * scale, scale, torch.ones_like(scale)], dim=1).to(h.dtype)
-        for i, (attention, layout) in enumerate(zip(self.attentions, self.layouts, strict=True)):
-            q, k, v = ((scaled @ weight.to(h.dtype).t())[None] for weight in weights[3 * i : 3 * i + 3])
-            h = h + attention.read(q, k, v, layouts[layout])
+        z = torch.cat([numbers[:, self.columns] * scale, scale, torch.ones_like(scale)], dim=1).to(h.dtype)
+        for add, layout in zip(added, self.layouts, strict=True):
+            h = h + add(z, layouts[layout])
         return h + self.feed_forward(h)
+
+
+def _reading_heads(attention: Attention, weights: tuple[Tensor, ...], z: Tensor, layout: SegmentLayout) -> Tensor:
+    """What an attention adds, [1, M, D], with its queries, keys and values from z [M, Z] by weights [O, Z]."""
+    q, k, v = ((z @ weight.to(z.dtype).t())[None] for weight in weights)
+    return attention.read(q, k, v, layout)
+
+
+def _reading_z(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Added:
+    """The same for weights [O, Z] with z itself as keys and values."""
+    heads, out, size = attention.heads, attention.to_out[0], q.shape[1]
+    assert isinstance(out, nn.Linear)
+    q, k, v = (weight.unflatten(0, (heads, -1)) for weight in (q, k, v))
+    asking = (k.transpose(1, 2) @ q).flatten(0, 1)  # [H Z, Z]
+    answering = (
+        (out.weight.float().unflatten(1, (heads, -1)).transpose(0, 1) @ v).transpose(0, 1).flatten(1)
+    )  # [D, H Z]
+    scale = q.shape[1] ** -0.5
+
+    def added(z: Tensor, layout: SegmentLayout) -> Tensor:
+        asked = (z @ asking.to(z.dtype).t()).view(1, -1, 1, size)
+        shared = z[None, :, None]
+        read = attend(asked, shared, shared, _by_heads(layout, heads), scale=scale)
+        return nn.functional.linear(read.view(1, -1, heads * size), answering.to(read.dtype), out.bias.to(read.dtype))
+
+    return added
+
+
+def _by_heads(layout: SegmentLayout, heads: int) -> SegmentLayout:
+    """The layout with every query token as `heads` queries, one after another."""
+
+    def build() -> SegmentLayout:
+        return SegmentLayout(tuple(heads * n for n in layout.q_lens), layout.k_lens, layout.edges)
+
+    return layout.memo(("heads", heads), build)
 
 
 def centred(x: Tensor, dim: int) -> Tensor:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -126,10 +127,23 @@ class HouseNet(nn.Module):
         step, and with it the first block's short way."""
         cond = self._embedded(cond)
         if cond.first_block is None and not torch.is_grad_enabled():
-            block = self.blocks[0]
-            assert isinstance(block, Block)
-            cond = replace(cond, first_block=FirstBlock(block, self.coordinate_in, self.condition_in))
+            cond = replace(cond, first_block=self._first_block(cond.features))
         return cond
+
+    def _first_block(self, features: Tensor) -> FirstBlock:
+        """The short way for plans with these features, of which most columns of a one-hot are zero."""
+        block = self.blocks[0]
+        assert isinstance(block, Block)
+        inputs = torch.cat([self.coordinate_in.weight, self.condition_in.weight], dim=1)
+        tokens, last = self.coordinate_in.in_features, 2 * self.config.edge_points
+        mix = torch.eye(inputs.shape[1], device=inputs.device)
+        needed = torch.cat([features.new_ones(tokens, dtype=torch.bool), features.any(dim=0)])
+        if not self.config.analog_bits:
+            for i in range(2, last):  # between the two ends of an edge, as in `edges`
+                mix[i, i % 2], mix[i, last + i % 2] = 1 - i // 2 * 2 / last, i // 2 * 2 / last
+            needed[2:last] = False
+        columns = needed.nonzero()[:, 0]
+        return FirstBlock(block, inputs, self.coordinate_in.bias + self.condition_in.bias, columns, mix[:, columns])
 
     def _embedded(self, cond: PlanCondition) -> PlanCondition:
         if cond.embedded is not None:
@@ -172,8 +186,14 @@ class HouseNet(nn.Module):
             h = first(h, torch.cat([tokens[0], cond.features], dim=-1), cond.layouts)
         for block in self.blocks[0 if first is None else 1 :]:
             h = self._run(block, h, cond)
-        h = self.head[1](self.head[0](h).relu())
-        return self.head[2](h).float()
+        return self._head(h).float()
+
+    def _head(self, h: Tensor) -> Tensor:
+        """Its last two layers, with nothing between them, are one narrow product."""
+        _, middle, out = self.head
+        assert isinstance(middle, nn.Linear)
+        assert isinstance(out, nn.Linear)
+        return F.linear(self.head[0](h).relu(), out.weight @ middle.weight, out(middle.bias))
 
     def bits(self, x: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor, cond: PlanCondition) -> Tensor:
         """Logits of the discrete branch (HouseDiffusion section 4.2).

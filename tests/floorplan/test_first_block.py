@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from trifold.common.attention import dense_mask
 from trifold.floorplan import network, tokens
 from trifold.floorplan.diagram import BubbleDiagram
 from trifold.floorplan.first_block import FirstBlock
@@ -16,11 +17,14 @@ from trifold.floorplan.tokens import PlanCondition, pack
 from .tiny import random_spec, tiny_model
 
 SPECS = [random_spec(1, 4), random_spec(2, 7, isolated=2), random_spec(3, 5, living=False, isolated=1)]
+WIDE: dict[str, Any] = {"index_encoding": "one_hot", "width": 128, "num_heads": 2}  # heads that read z itself
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"fourier_bands": 3, "with_sizes": True, "index_encoding": "one_hot"},
     {"door_attention": False, "edge_points": 0},
     {"analog_bits": True},
+    {"edge_points": 1, "num_heads": 1, "width": 128},
+    WIDE,
 ]
 
 
@@ -58,19 +62,41 @@ def test_equal_to_the_block_to_rounding(changes: dict[str, Any], piece: int, mon
 
 
 def test_wide_products_of_the_first_block_are_gone() -> None:
-    model = tiny_model(width=256, num_heads=4, num_layers=1)
+    model = tiny_model(width=256, num_heads=4, num_layers=1)  # heads of 64 channels
     x, cond = inputs(model)
     with torch.no_grad():
         embedded = model.net.embed(cond)
     corners, width, outputs = x.shape[1], 256, 9 * 256
-    numbers = model.config.token_channels + model.config.condition_channels
+    numbers = 4 + int(cond.features.any(0).sum())  # two ends of an edge, and what any corner has
+    assert 64 < numbers < model.config.token_channels + model.config.condition_channels - 14
     saved = corners * outputs * width + corners * width * model.config.condition_channels
     paid = corners * outputs * (numbers + 2)  # the counter leaves out the time's matrix times vector
     assert multiplications(model, x, cond) - multiplications(model, x, embedded) == saved - paid > 0
 
 
-def test_half_precision_is_as_near_as_the_block() -> None:
-    model = tiny_model(width=64)
+def test_wide_heads_read_the_numbers_themselves() -> None:
+    model = tiny_model(**WIDE, num_layers=1)
+    x, cond = inputs(model)
+    size = 4 + int(cond.features.any(0).sum()) + 2
+    assert size < 64
+    for heads in (1, 2):  # with the same width
+        model = tiny_model(**{**WIDE, "num_heads": heads}, num_layers=1)
+        with torch.no_grad():
+            embedded = model.net.embed(cond)
+        corners, width, layouts = x.shape[1], 128, cond.layouts.values()
+        pairs = sum(int(dense_mask(layout).sum()) for layout in layouts)
+        block = 3 * corners * 4 * width * width + 2 * pairs * width
+        short = 3 * corners * heads * size * (size + width) + 2 * pairs * heads * size
+        once = 3 * (heads * size * size * width // heads + width * size * width)  # composing for a time
+        known = corners * width * model.config.condition_channels
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            found = multiplications(model, x, cond) - multiplications(model, x, embedded)
+        assert found > 0.9 * (known + block - short - once) > 0
+
+
+@pytest.mark.parametrize("changes", [{"width": 64}, WIDE])
+def test_half_precision_is_as_near_as_the_block(changes: dict[str, Any]) -> None:
+    model = tiny_model(**changes)
     x, cond = inputs(model)
     with torch.no_grad():
         exact = model.net(x, torch.tensor(300), cond)
