@@ -109,11 +109,13 @@ def check_sources(folder: Path, name: str, sources: Iterable[Path]) -> None:
 
 
 def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """The words with what follows a repeated flag moved behind its first occurrence, or the last would silently win."""
+    """The words with what follows a repeated flag moved behind its first occurrence, or the last would silently win.
+    flags: those that may be repeated; `--prompt/-p` has two names."""
+    names = {name: flag.split("/")[0] for flag in flags for name in flag.split("/")}
     groups: list[list[str]] = [[]]
     first: dict[str, list[str]] = {}
-    for word in _parted(argv, flags):
-        if word in flags and word in first:
+    for word in _parted(argv, names):
+        if word in first and word in names.values():
             groups.append(first[word])  # written once, below
         elif word.startswith("-"):
             groups.append([word])
@@ -124,11 +126,15 @@ def gathered(argv: Sequence[str], flags: Sequence[str]) -> list[str]:
     return [word for group in once.values() for word in group]
 
 
-def _parted(argv: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
-    """The words, with --flag=value of these flags as two (not where the value would then pass for a flag)."""
+def _parted(argv: Sequence[str], names: Mapping[str, str]) -> Iterator[str]:
+    """The words, with these flags by their first name, and --flag=value of them as two words (not where the value would
+    then pass for a flag)."""
     for word in argv:
         name, equals, value = word.partition("=")
-        yield from (name, value) if equals and name in flags and value[:1] != "-" else (word,)
+        if equals and name in names and value[:1] != "-":
+            yield from (names[name], value)
+        else:
+            yield names.get(word, word)
 
 
 def show_progress(steps: Sequence[Any]) -> Iterable[Any]:

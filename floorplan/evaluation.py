@@ -19,7 +19,7 @@ from .other_formats import load_plans
 from .plan import Plan
 from .procedural import HELD_OUT_START, ProceduralPlans
 from .scores import Measures, Score, markdown, measure, summarised, summary_table
-from .set_metrics import inception_fid, set_distance
+from .set_metrics import check_inception, inception_fid, set_distance
 
 TRUTH = "ground truth"
 SECOND = "ground truth, second sample"
@@ -150,6 +150,7 @@ def evaluate_model(
 
     Raises:
         ValueError: no runs, no seeds, one that is there twice, or a number of steps that the model does not have.
+        ImportError: `inception` without what it needs.
     """
     if not runs or not seeds:
         raise ValueError(f"{'seeds' if runs else 'runs'}: expected at least one, found none")
@@ -159,6 +160,8 @@ def evaluate_model(
         raise ValueError(f"runs: each gets a row of its own, but one is there twice: {list(runs)}")
     for _, steps in runs:
         model.check_steps(steps)
+    if inception:
+        check_inception()
     wanted = [asked_of(plan, sizes=sizes) for plan in plans]
     rows = _Rows(plans, wanted, others, training_plans, finished=finished, inception=inception)
     seconds: dict[str, float] = {}

@@ -9,6 +9,7 @@ two disjoint sets of real plans have an FID above 0, the more so the fewer they 
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import math
 from collections.abc import Sequence
@@ -249,18 +250,23 @@ def inception_fid(
     module from uint8 [B, 3, 256, 256] to [B, D] to try without. Raises ImportError without torchmetrics, or where
     Inception is asked for without torch-fidelity, and `FloorplanError` for fewer than 2 plans in a set.
     """
-    try:
-        from torchmetrics.image.fid import FrechetInceptionDistance
+    check_inception(pretrained=isinstance(features, int))
+    from torchmetrics.image.fid import FrechetInceptionDistance
 
-        metric = FrechetInceptionDistance(feature=features, input_img_size=(3, 256, 256))
-    except ImportError as error:
-        text = "Inception-FID needs torchmetrics and torch-fidelity: pip install 'trifold[fid]'"
-        raise ImportError(f"{text}; `set_distance` needs neither") from error
+    metric = FrechetInceptionDistance(feature=features, input_img_size=(3, 256, 256))
     _check_sizes(len(real), len(generated), 2)
     for plans, is_real in ((real, True), (generated, False)):
         for start in range(0, len(plans), batch):
             metric.update(pictures(plans[start : start + batch]), real=is_real)
     return float(metric.compute())
+
+
+def check_inception(*, pretrained: bool = True) -> None:
+    """Raises ImportError where `inception_fid` would, with or without Inception's own weights."""
+    needed = ("torchmetrics", "torch_fidelity") if pretrained else ("torchmetrics",)
+    if any(importlib.util.find_spec(name) is None for name in needed):
+        text = "Inception-FID needs torchmetrics and torch-fidelity: pip install 'trifold[fid]'"
+        raise ImportError(f"{text}; `set_distance` needs neither")
 
 
 def pictures(plans: Sequence[Plan]) -> Tensor:

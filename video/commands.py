@@ -279,7 +279,7 @@ COMMANDS = {
 
 
 # Flags that may be repeated.
-SEVERAL = {"edit": ("--prompt", "-p"), "tune": ("--edit-prompts",), "evaluate": ("--reconstruction",)}
+SEVERAL = {"edit": ("--prompt/-p",), "tune": ("--edit-prompts",), "evaluate": ("--reconstruction",)}
 
 
 def run(argv: Sequence[str]) -> None:

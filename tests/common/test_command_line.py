@@ -17,6 +17,8 @@ def test_a_repeated_flag_gives_all_its_values():
     assert gathered([], ["--prompt"]) == []
     assert gathered(["--seeds=0", "--out=a", "--seeds", "1"], ["--seeds"]) == ["--seeds", "0", "1", "--out=a"]
     assert gathered(["--prompt=-x"], ["--prompt"]) == ["--prompt=-x"]
+    both = ["-p", "a", "-o", "x.mp4", "--prompt=b", "-p", "c"]
+    assert gathered(both, ["--prompt/-p"]) == ["--prompt", "a", "b", "c", "-o", "x.mp4"]
 
 
 @pytest.mark.parametrize(("suffix", "module"), [(".mp4", "av"), (".dxf", "ezdxf"), (".ifc", "ifcopenshell")])

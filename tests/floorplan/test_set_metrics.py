@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from trifold.floorplan.errors import FloorplanError
+from trifold.floorplan.evaluation import evaluate_model
 from trifold.floorplan.layouts import diversity, layout_distance, nearest_plans
 from trifold.floorplan.plan import Node, Plan
 from trifold.floorplan.procedural import HELD_OUT_START, generate_plan
@@ -28,6 +29,7 @@ from trifold.floorplan.set_metrics import (
 )
 
 from .conftest import rectangle
+from .tiny import tiny_model
 
 
 def _samples(mean: np.ndarray, cov: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -346,3 +348,7 @@ def test_inception_fid_with_an_own_network() -> None:
 def test_inception_needs_an_extra(small_plan: Plan) -> None:
     with pytest.raises(ImportError, match=r"pip install 'trifold\[fid\]'"):
         inception_fid([small_plan] * 2, [small_plan] * 2)
+    drawn: list[object] = []
+    with pytest.raises(ImportError, match=r"pip install 'trifold\[fid\]'"):
+        evaluate_model(tiny_model(), [small_plan] * 2, [("ddim", 1)], inception=True, progress=drawn.append)  # type: ignore[arg-type]
+    assert not drawn
