@@ -54,7 +54,10 @@ class FirstBlock:
         self.feed_forward = nn.Sequential(getattr(block, feed_forward.norm), getattr(block, feed_forward.name))
         self.columns, self.offset = columns, offset.float()
         inputs = centred(inputs.float() @ mix.float(), 0)
-        self.weights = [[layer.weight.float() @ inputs for layer in (a.to_q, a.to_k, a.to_v)] for a in self.attentions]
+        self.weights: list[tuple[Tensor, Tensor, Tensor]] = []
+        for attention in self.attentions:
+            q, k, v = (layer.weight.float() @ inputs for layer in (attention.to_q, attention.to_k, attention.to_v))
+            self.weights.append((q, k, _answers(attention, v) if _is_wide(attention, len(columns) + 2) else v))
 
     def at(self, time: Tensor) -> ShortWay:
         """The block at an embedded time [D], the same for all plans: a function of its tokens h [1, M, D], the numbers
@@ -63,12 +66,11 @@ class FirstBlock:
         added: list[Added] = []
         for attention, weights in zip(self.attentions, self.weights, strict=True):
             layers = attention.to_q, attention.to_k, attention.to_v
-            q, k, v = (
-                torch.cat([weight, (layer.weight.float() @ constant)[:, None], layer.bias.float()[:, None]], dim=1)
-                for weight, layer in zip(weights, layers, strict=True)
-            )
-            wide = q.shape[0] // attention.heads > q.shape[1]
-            added.append(_reading_z(attention, q, k, v) if wide else partial(_reading_heads, attention, (q, k, v)))
+            q, k, v = (torch.stack([a.weight.float() @ constant, a.bias.float()], dim=1) for a in layers)
+            wide = _is_wide(attention, len(self.columns) + 2)
+            own = q, k, _answers(attention, v) if wide else v
+            small = tuple(torch.cat(pair, dim=-1) for pair in zip(weights, own, strict=True))
+            added.append(_reading_z(attention, *small) if wide else partial(_reading_heads, attention, small))
         return partial(self._run, added)
 
     def _run(self, added: list[Added], h: Tensor, numbers: Tensor, layouts: Mapping[str, SegmentLayout]) -> Tensor:
@@ -85,15 +87,25 @@ def _reading_heads(attention: Attention, weights: tuple[Tensor, ...], z: Tensor,
     return attention.read(q, k, v, layout)
 
 
-def _reading_z(attention: Attention, q: Tensor, k: Tensor, v: Tensor) -> Added:
-    """The same for weights [O, Z] with z itself as keys and values."""
+def _is_wide(attention: Attention, size: int) -> bool:
+    """Whether a head has more channels than z has numbers."""
+    return attention.to_q.out_features > attention.heads * size
+
+
+def _answers(attention: Attention, v: Tensor) -> Tensor:
+    """Weights [O, n] of values through each head's part of the output layer: [D, H, n]."""
+    out = attention.to_out[0]
+    assert isinstance(out, nn.Linear)
+    parts, heads = out.weight.float().unflatten(1, (attention.heads, -1)), v.unflatten(0, (attention.heads, -1))
+    return (parts.transpose(0, 1) @ heads).transpose(0, 1)
+
+
+def _reading_z(attention: Attention, q: Tensor, k: Tensor, answers: Tensor) -> Added:
+    """The same for weights [O, Z], and `_answers` [D, H, Z], with z itself as keys and values."""
     heads, out, size = attention.heads, attention.to_out[0], q.shape[1]
     assert isinstance(out, nn.Linear)
-    q, k, v = (weight.unflatten(0, (heads, -1)) for weight in (q, k, v))
-    asking = (k.transpose(1, 2) @ q).flatten(0, 1)  # [H Z, Z]
-    answering = (
-        (out.weight.float().unflatten(1, (heads, -1)).transpose(0, 1) @ v).transpose(0, 1).flatten(1)
-    )  # [D, H Z]
+    q, k = (weight.unflatten(0, (heads, -1)) for weight in (q, k))
+    asking, answering = (k.transpose(1, 2) @ q).flatten(0, 1), answers.flatten(1)  # [H Z, Z], [D, H Z]
     scale = q.shape[1] ** -0.5
 
     def added(z: Tensor, layout: SegmentLayout) -> Tensor:

@@ -116,11 +116,19 @@ class HouseNet(nn.Module):
 
     def edges(self, x: Tensor, cond: PlanCondition) -> Tensor:
         """[1, M, 2] -> [1, M, 2 (K + 1)]: the corner and K points towards the next one, fractions 1/K .. 1."""
-        if self.config.analog_bits or self.config.edge_points == 0:
+        if not self._augmented:
             return x
-        fractions = torch.arange(self.config.edge_points + 1, device=x.device, dtype=x.dtype) / self.config.edge_points
         step = x[:, cond.next_corner] - x
-        return (x[:, :, None, :] + fractions[None, None, :, None] * step[:, :, None, :]).flatten(2)
+        return (x[:, :, None, :] + self._along_edges(x)[None, None, :, None] * step[:, :, None, :]).flatten(2)
+
+    @property
+    def _augmented(self) -> bool:
+        return self.config.edge_points > 0 and not self.config.analog_bits
+
+    def _along_edges(self, like: Tensor) -> Tensor:
+        """[K + 1] fractions 0 .. 1 of an edge, of the dtype and on the device of `like`."""
+        points = self.config.edge_points
+        return torch.arange(points + 1, device=like.device, dtype=like.dtype) / points
 
     def embed(self, cond: PlanCondition) -> PlanCondition:
         """Project the condition features once; a sampling run, which needs no gradients, reuses the result at every
@@ -135,13 +143,13 @@ class HouseNet(nn.Module):
         block = self.blocks[0]
         assert isinstance(block, Block)
         inputs = torch.cat([self.coordinate_in.weight, self.condition_in.weight], dim=1)
-        tokens, last = self.coordinate_in.in_features, 2 * self.config.edge_points
-        mix = torch.eye(inputs.shape[1], device=inputs.device)
-        needed = torch.cat([features.new_ones(tokens, dtype=torch.bool), features.any(dim=0)])
-        if not self.config.analog_bits:
-            for i in range(2, last):  # between the two ends of an edge, as in `edges`
-                mix[i, i % 2], mix[i, last + i % 2] = 1 - i // 2 * 2 / last, i // 2 * 2 / last
-            needed[2:last] = False
+        needed, mix = features.any(dim=0), torch.eye(inputs.shape[1], device=inputs.device)
+        needed = torch.cat([needed.new_ones(self.coordinate_in.in_features), needed])
+        if self._augmented:
+            along, inner = self._along_edges(mix), slice(2, 2 * self.config.edge_points)
+            needed[inner] = False
+            mix[inner, :2] = torch.kron(1 - along[1:-1, None], mix[:2, :2])
+            mix[inner, inner.stop : inner.stop + 2] = torch.kron(along[1:-1, None], mix[:2, :2])
         columns = needed.nonzero()[:, 0]
         return FirstBlock(block, inputs, self.coordinate_in.bias + self.condition_in.bias, columns, mix[:, columns])
 
