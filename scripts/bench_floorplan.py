@@ -6,11 +6,12 @@ many, how cost grows with rooms and corners, and peak memory.
     python scripts/bench_floorplan.py --quick                           # sizes that say nothing, in seconds
 
 Candidates of a table take turns (A B A B ...), so that a machine that slows down slows all of them. Ratios are of the
-fastest times. `plain` is `plain_house_diffusion.py`: rows padded to 100 slots, dense masks, and, as in the published
-program, the discrete branch for every plan at every step; `plain, bits where used` runs that branch only where the
-packed network does, and so shows what padding and masks alone cost. Everything that training reads is drawn and packed
-beforehand, but each step gets a batch never seen before, as a training run does; the steps of a sampling run share one
-condition.
+fastest times. Each step of the network has a process of its own, as in use: training leaves memory behind that one
+which only samples has to ask the system for. `plain` is `plain_house_diffusion.py`: rows padded to 100 slots, dense
+masks, and, as in the published program, the discrete branch for every plan at every step; `plain, bits where used` runs
+that branch only where the packed network does, and so shows what padding and masks alone cost. Everything that training
+reads is drawn and packed beforehand, but each step gets a batch never seen before, as a training run does; the steps of
+a sampling run share one condition.
 
 A difference is max |packed - plain| / max(1, max |plain|) of corners, with decoded bits the share of coordinates that
 decode differently, and for gradients |packed - plain| / |plain| over all of them, without dropout; float32 has to stay
@@ -224,25 +225,27 @@ def candidates(device: str) -> tuple[Candidate, ...]:
 
 def network_table(bench: Bench, device: str) -> Table:
     """Training step and two denoising steps, every version in every precision."""
-    rows = []
-    steps = {c: TrainingStep(*c, bench, device) for c in candidates(device)}
-    gradients = {c: step.gradient().double() for c, step in steps.items()}
-    plain = gradients[FIRST]
-    errors = {c: float((own - plain).norm() / plain.norm()) for c, own in gradients.items()}
-    timings = interleaved(steps, bench.repeats, device)
-    rows += _versions("training step", timings, errors, GRADIENT, TRAINING)
-    del steps, gradients
-    for t in (CONTINUOUS, DECODED):
-        calls = {c: denoising_step(*c, t, bench, device) for c in candidates(device)}
-        timings = interleaved(calls, bench.repeats, device)
-        first = timings[FIRST].result
-        if t == CONTINUOUS:
-            errors = {c: difference(own.result, first) for c, own in timings.items()}
-            rows += _versions("denoising step", timings, errors, SINGLE, DENOISING)
-        else:
-            errors = {c: float((own.result != first).double().mean()) for c, own in timings.items()}
-            rows += _versions("denoising step, bits decoded", timings, errors, FLIPPED, None)
+    rows = [row for t in (None, CONTINUOUS, DECODED) for row in in_fresh_process(network_rows, t, bench, device)]
     return Table("network", f"The network, {bench.padding}, {device}", rows)
+
+
+def network_rows(t: int | None, bench: Bench, device: str) -> list[dict[str, Any]]:
+    """Rows of the denoising step at time t, None: of the training step."""
+    use_threads(bench.threads)
+    if t is None:
+        steps = {c: TrainingStep(*c, bench, device) for c in candidates(device)}
+        gradients = {c: step.gradient().double() for c, step in steps.items()}
+        plain = gradients[FIRST]
+        errors = {c: float((own - plain).norm() / plain.norm()) for c, own in gradients.items()}
+        timings = interleaved(steps, bench.repeats, device)
+        return list(_versions("training step", timings, errors, GRADIENT, TRAINING))
+    timings = interleaved({c: denoising_step(*c, t, bench, device) for c in candidates(device)}, bench.repeats, device)
+    first = timings[FIRST].result
+    if t == CONTINUOUS:
+        errors = {c: difference(own.result, first) for c, own in timings.items()}
+        return list(_versions("denoising step", timings, errors, SINGLE, DENOISING))
+    errors = {c: float((own.result != first).double().mean()) for c, own in timings.items()}
+    return list(_versions("denoising step, bits decoded", timings, errors, FLIPPED, None))
 
 
 def _versions(
@@ -283,10 +286,8 @@ def memory_table(bench: Bench, device: str) -> Table:
     for what in ("training step", "denoising step"):
         plain: dict[str, float] = {}
         for version, dtype in candidates(device):
-            if what == "training step":
-                make: Callable[[], Any] = partial(TrainingStep, version, dtype, bench, device)
-            else:
-                make = partial(denoising_step, version, dtype, CONTINUOUS, bench, device)
+            step = TrainingStep if what == "training step" else partial(denoising_step, t=CONTINUOUS)
+            make = partial(step, version, dtype, bench=bench, device=device)
             held = in_fresh_process(memory, make, device, bench.threads)
             first = plain.setdefault(dtype, held["growth GiB"])
             share = held["growth GiB"] / first if first > 0 else None
