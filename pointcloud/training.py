@@ -6,7 +6,6 @@ Shape letters: B clouds, P points kept of a cloud, N points trained on, K draws 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,15 +19,16 @@ from torch import Tensor, nn
 from ..common.diffusion.losses import Weighting
 from ..common.train import SampleNoise, TrainConfig, TrainResult, process_state, train
 from .cloud import PointCloud
-from .conditioning import NO_CLASS
 from .diffusion import PointDiffusion
 from .diffusion_config import PointDiffusionConfig
+from .encoder_training import EncoderStage, train_encoder
 from .errors import PointCloudError
-from .latent import LATENT_SHIFT, LatentPriorConfig, ShapeEncoderConfig
+from .latent import LatentPriorConfig, ShapeEncoderConfig
 from .normalise import NormalisationMode
 from .prior_training import PriorStage, train_prior
-from .process import PointLosses, TrainingBatch, point_path, training_times
+from .process import PointLosses
 from .sources import PROCEDURAL, CloudSource, open_source
+from .training_batch import draw_batch
 from .training_data import TrainingClouds, prepare_clouds
 from .transformer import PointTransformerConfig
 
@@ -82,8 +82,10 @@ class PointCloudTraining(TrainConfig):
     freeze_encoder: bool = False
     """Keep the encoder and the prior of `pretrained_model` and train the points alone, without `prior_stage`: latents
     mean what they meant, and an update is cheaper by a fifth."""
+    encoder_stage: EncoderStage = field(default_factory=EncoderStage)
+    """What the encoder is trained by itself beforehand."""
     prior_draws: int = 8
-    """Noise levels that the prior is trained on for every latent, while the points are learnt."""
+    """Noise levels that the prior is trained on for every latent, where points and encoder are trained together."""
     prior_stage: PriorStage = field(default_factory=PriorStage)
     """What the prior is trained by itself afterwards."""
     weighting: Weighting = "uniform"
@@ -109,8 +111,15 @@ class PointCloudTraining(TrainConfig):
             raise ValueError(f"time_shift: must be positive, found {self.time_shift}")
         if self.freeze_encoder and self.pretrained_model is None:
             raise ValueError("freeze_encoder: only a pretrained_model has an encoder worth keeping")
-        if self.prior_stage.steps and not self.model.latent_dim:
-            raise ValueError("prior_stage: a model without a shape latent (model.latent_dim 0) has no prior to train")
+        if (self.encoder_stage.steps or self.prior_stage.steps) and not self.model.latent_dim:
+            raise ValueError("encoder_stage, prior_stage: a model without a shape latent (model.latent_dim 0) has none")
+        if self.encoder_stage.steps and (self.freeze_encoder or not self.prior_stage.steps):
+            raise ValueError("encoder_stage: goes with a prior_stage, for its latents are new, not with freeze_encoder")
+
+    @property
+    def encoder_stays(self) -> bool:
+        """Whether the points are trained under an encoder that no longer changes."""
+        return self.freeze_encoder or self.encoder_stage.steps > 0
 
 
 def procedural_small() -> PointCloudTraining:
@@ -219,51 +228,13 @@ def held_out_clouds(config: PointCloudTraining) -> list[tuple[PointCloud, str]]:
 # ------------------------------------------------------------------------------------------------------------- loss
 
 
-def draw_batch(points: Tensor, labels: Tensor, noise: SampleNoise, config: PointCloudTraining) -> TrainingBatch:
-    """Clouds [B, P, 3] and labels [B] with everything that is random about their training step.
-
-    Every sample draws from its own stream, so the step does not depend on how samples are batched.
-    """
-    kept, latent = points.shape[1], config.model.latent_dim
-    rows = noise.rand(kept).argsort(dim=1)[..., None].expand(-1, -1, 3)
-    points = augmented(points.float(), noise, config)
-    denoised = points.gather(1, rows[:, : config.num_points])
-    seen = min(config.encoder_points, kept)  # the last ones: none of them is denoised where there are enough
-    path = point_path()
-    draws = config.prior_draws if latent and not config.freeze_encoder else 0
-    return TrainingBatch(
-        points=denoised,
-        seen=points.gather(1, rows[:, kept - seen :]),
-        references=points if config.stable_target else points[:, :0],
-        labels=torch.where(noise.rand() < config.class_dropout, NO_CLASS, labels),
-        keep_shape=noise.rand() >= config.latent_dropout,
-        t=training_times(path, noise.rand(), config.time_shift),
-        noise=noise.randn_like(denoised),
-        posterior_noise=noise.randn(1 + draws, latent),
-        prior_t=training_times(path, noise.rand(draws), LATENT_SHIFT),
-        prior_noise=noise.randn(draws, latent),
-    )
-
-
-def augmented(points: Tensor, noise: SampleNoise, config: PointCloudTraining) -> Tensor:
-    """Points [B, N, 3] turned about the y axis and scaled, as far as the run wants it."""
-    if config.rotation:
-        angle = math.radians(config.rotation) * (2 * noise.rand() - 1)
-        cos, sin = angle.cos()[:, None], angle.sin()[:, None]
-        x, y, z = points.unbind(-1)
-        points = torch.stack([cos * x + sin * z, y, cos * z - sin * x], dim=-1)
-    if config.scale_jitter:
-        points = points * (1 + config.scale_jitter * (2 * noise.rand() - 1))[:, None, None]
-    return points
-
-
 def training_loss(
     model: nn.Module, batch: Sequence[Tensor], noise: SampleNoise, *, config: PointCloudTraining
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss of one batch (points [B, P, 3], labels [B]): denoising, the latent's KL, the prior."""
     losses: PointLosses = model(draw_batch(batch[0], batch[1], noise, config), config.weighting)
     metrics = {"denoising": losses.denoising.mean().detach()}
-    if config.model.latent_dim and not config.freeze_encoder:
+    if config.model.latent_dim and not config.encoder_stays:
         metrics |= {"kl": losses.kl.mean().detach(), "prior": losses.prior.mean().detach()}
     return losses.total(config.kl_weight).float(), metrics
 
@@ -272,7 +243,7 @@ def training_loss(
 
 
 def run_training(config: PointCloudTraining) -> TrainResult:
-    """Train as configured, the points and then the prior; the final model is written to `output_dir/model`.
+    """Train as configured: the encoder by itself, the points, the prior; the model is written to `output_dir/model`.
 
     Raises PointCloudError where the data cannot be read or does not fit the settings, and as the core's `train`.
     """
@@ -294,7 +265,11 @@ def run_training(config: PointCloudTraining) -> TrainResult:
     model = PointDiffusion(shape)
     if start is not None:
         model.load_state_dict(start.state_dict())
-    if config.freeze_encoder:
+    if config.encoder_stage.steps:
+        first = train_encoder(config, clouds, model, keep=start is not None)
+        if first.interrupted:
+            return first
+    if config.encoder_stays:
         model.requires_grad_(False).net.requires_grad_(True)
     validation = partial(validate, held_out=held_out, count=config.validation_clouds)
     more = config.prior_stage.steps > 0 and not config.freeze_encoder

@@ -20,13 +20,13 @@ from trifold.pointcloud.prior_training import PriorStage
 from trifold.pointcloud.training import (
     PRESETS,
     PointCloudTraining,
-    draw_batch,
     held_out_clouds,
     procedural_small,
     run_training,
     training_loss,
     validate,
 )
+from trifold.pointcloud.training_batch import draw_batch
 from trifold.pointcloud.training_data import TrainingClouds, prepare_clouds
 
 from .tiny_points import CLASSES, Sheets, random_cloud, tiny_config, tiny_model
