@@ -38,7 +38,7 @@ class ConditionEmbedding(nn.Module):
 
     def __init__(self, width: int, *, num_classes: int, latent_dim: int, time_width: int = 128) -> None:
         super().__init__()
-        self.num_classes, self.latent_dim = num_classes, latent_dim
+        self.width, self.num_classes, self.latent_dim = width, num_classes, latent_dim
         self.time_in = TimeEmbedding(time_width, width)
         self.class_in = nn.Embedding(num_classes + 1, width) if num_classes else None
         self.latent_in = nn.Linear(latent_dim, width) if latent_dim else None

@@ -19,12 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from ..common.diffusion import Denoiser, DenoisingLoss
-from ..common.nn import AdaLNZero, Block, FeedForwardBranch, FourierFeatures, modulate
+from ..common.nn import FourierFeatures
 from ..common.train import SampleNoise, TrainResult, process_state, train
-from ..common.transformer import BlockStack
 from .conditioning import ConditionEmbedding, PointCondition
 from .diffusion import PointDiffusion
-from .latent import ShapeEncoder, kl_to_standard_normal
+from .latent import FeedForwardDenoiser, ShapeEncoder, kl_to_standard_normal
 from .process import TrainingBatch, point_path
 from .training_batch import draw_batch
 from .training_data import TrainingClouds
@@ -53,38 +52,18 @@ class EncoderStage:
                 raise ValueError(f"encoder_stage.{name}: must be at least 0, found {getattr(self, name)}")
 
 
-class SinglePointDenoiser(nn.Module):
-    """Feed-forward blocks under adaLN-zero, told the class and the latent: no point sees another."""
+class SinglePointDenoiser(FeedForwardDenoiser):
+    """Points told the class and the latent of their shape; none sees another."""
 
     def __init__(self, num_classes: int, latent_dim: int, *, width: int = 96, depth: int = 4, cond: int = 256) -> None:
-        super().__init__()
-        self.condition = ConditionEmbedding(cond, num_classes=num_classes, latent_dim=latent_dim)
-        self.fourier = FourierFeatures(3, 6, min_frequency=0.25)
-        self.points_in = nn.Linear(self.fourier.out_dim, width)
-        self.blocks = BlockStack(
-            Block(
-                width,
-                heads=1,
-                branches=(FeedForwardBranch("ff", "norm", 2, "gelu_tanh"),),
-                modulation="adaln_zero",
-                cond_dim=cond,
-                norm_affine=False,
-                norm_eps=1e-6,
-            )
-            for _ in range(depth)
-        )
-        self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation_out = AdaLNZero(cond, width, 2)
-        self.proj_out = nn.Linear(width, 3)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
+        fourier = FourierFeatures(3, 6, min_frequency=0.25)
+        condition = ConditionEmbedding(cond, num_classes=num_classes, latent_dim=latent_dim)
+        super().__init__(fourier.out_dim, 3, condition, width=width, depth=depth, mult=2)
+        self.fourier = fourier
 
     def forward(self, x: Tensor, t: Tensor, cond: PointCondition) -> Tensor:
         """x [B, N, 3] noisy points, t [B] c_noise -> [B, N, 3] float32, the v of x."""
-        c = self.condition(t, cond)
-        dtype = self.points_in.weight.dtype
-        points = self.blocks(self.points_in(self.fourier(x).to(dtype)).to(dtype), c)
-        return self.proj_out(modulate(self.norm_out(points), *self.modulation_out(c, points))).float()
+        return self.rows(self.fourier(x), self.condition(t, cond))
 
 
 class PointAutoencoder(nn.Module):

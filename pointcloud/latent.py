@@ -100,46 +100,58 @@ class LatentPriorConfig:
     """Hidden width of a block over width."""
 
 
-class LatentPrior(nn.Module):
-    """Diffusion over the shape latent given the class: residual feed-forward blocks under adaLN-zero, v-prediction.
+class FeedForwardDenoiser(nn.Module):
+    """Residual feed-forward blocks under adaLN-zero. Rows of one sample share its condition and do not see each other.
+    A new one returns zeros."""
+
+    def __init__(
+        self, in_dim: int, out_dim: int, condition: ConditionEmbedding, *, width: int, depth: int, mult: float
+    ) -> None:
+        super().__init__()
+        self.condition = condition
+        self.proj_in = nn.Linear(in_dim, width)
+        self.blocks = BlockStack(
+            Block(
+                width,
+                heads=1,
+                branches=(FeedForwardBranch("ff", "norm", mult, "gelu_tanh"),),
+                modulation="adaln_zero",
+                cond_dim=condition.width,
+                norm_affine=False,
+                norm_eps=1e-6,
+            )
+            for _ in range(depth)
+        )
+        self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
+        self.modulation_out = AdaLNZero(condition.width, width, 2)
+        self.proj_out = nn.Linear(width, out_dim)
+        nn.init.zeros_(self.proj_out.weight)
+        nn.init.zeros_(self.proj_out.bias)
+
+    def rows(self, x: Tensor, c: Tensor) -> Tensor:
+        """x [B, N, in_dim], c [B, C] -> [B, N, out_dim] float32."""
+        dtype = self.proj_in.weight.dtype
+        x = self.blocks(self.proj_in(x.to(dtype)).to(dtype), c)
+        return self.proj_out(modulate(self.norm_out(x), *self.modulation_out(c, x))).float()
+
+
+class LatentPrior(FeedForwardDenoiser):
+    """Diffusion over the shape latent given the class, v-prediction.
 
     Its path ends at zero SNR. The KL term of the encoder keeps each latent's second moment at one, which is what a
     variance preserving path wants.
     """
 
     def __init__(self, config: LatentPriorConfig, latent_dim: int, num_classes: int) -> None:
-        super().__init__()
-        width = config.width
+        condition = ConditionEmbedding(config.width, num_classes=num_classes, latent_dim=0)
+        super().__init__(latent_dim, latent_dim, condition, width=config.width, depth=config.depth, mult=config.mult)
         self.latent_dim = latent_dim
         self.path: VPCosinePath = vp_cosine_path(0.0)
-        self.condition = ConditionEmbedding(width, num_classes=num_classes, latent_dim=0)
-        self.proj_in = nn.Linear(latent_dim, width)
-        self.blocks = BlockStack(
-            Block(
-                width,
-                heads=1,
-                branches=(FeedForwardBranch("ff", "norm", config.mult, "gelu_tanh"),),
-                modulation="adaln_zero",
-                cond_dim=width,
-                norm_affine=False,
-                norm_eps=1e-6,
-            )
-            for _ in range(config.depth)
-        )
-        self.norm_out = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
-        self.modulation_out = AdaLNZero(width, width, 2)
-        self.proj_out = nn.Linear(width, latent_dim)
-        nn.init.zeros_(self.proj_out.weight)
-        nn.init.zeros_(self.proj_out.bias)
 
     def forward(self, z: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """z [B, Z] noisy latents, t [B] (or a scalar) c_noise, labels long [B] -> [B, Z] float32, the v of z."""
         c = self.condition(t.expand(len(z)), PointCondition(labels=labels))
-        dtype = self.proj_in.weight.dtype
-        x = self.proj_in(z.to(dtype)).to(dtype)[:, None]
-        x = self.blocks(x, c)
-        x = modulate(self.norm_out(x), *self.modulation_out(c, x))
-        return self.proj_out(x)[:, 0].float()
+        return self.rows(z[:, None], c)[:, 0]
 
     def denoiser(self) -> Denoiser:
         """E[z0 | z_t]; the condition is the labels, long [B] or None."""

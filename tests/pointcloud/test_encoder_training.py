@@ -2,10 +2,9 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from trifold.common.train import SampleNoise, TrainState, loop
+from trifold.common.train import SampleNoise
 from trifold.pointcloud import training as training_module
 from trifold.pointcloud.conditioning import PointCondition
 from trifold.pointcloud.diffusion import PointDiffusion
@@ -15,6 +14,7 @@ from trifold.pointcloud.prior_training import PriorStage
 from trifold.pointcloud.training import PointCloudTraining, procedural_small, run_training
 from trifold.pointcloud.training_batch import draw_batch
 
+from .sheet_runs import Killed, killed_after, sheet_run, weights
 from .tiny_points import awake, random_cloud, tiny_config, tiny_model
 
 
@@ -40,22 +40,9 @@ def test_no_point_sees_another_and_each_reads_the_latent():
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    points = np.stack([random_cloud(24, i).points for i in range(6)])
-    np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 2, classes=np.array(["flat", "bent"]))
     monkeypatch.setattr(training_module, "validate", lambda *_, **__: {})
-    return PointCloudTraining(
-        output_dir=tmp_path / "run",
-        data=str(tmp_path / "sheets.npz"),
-        train_batch_size=4,
-        max_train_steps=2,
-        learning_rate=2e-3,
-        report_to="none",
-        stored_points=24,
-        num_points=16,
-        num_clouds=None,
-        validation_split=None,
-        use_ema=True,
-        model=tiny_config(class_names=()),
+    return sheet_run(
+        tmp_path,
         encoder_stage=EncoderStage(steps=4, warmup_steps=1),
         prior_stage=PriorStage(steps=2, batch_size=3, warmup_steps=1),
     )
@@ -113,10 +100,6 @@ def test_what_the_points_are_told_is_held_and_what_they_do_not_read_is_free(conf
     assert moved(1) == pytest.approx(0.25 * float(read.weight.detach()[:, 1].square().mean()), rel=1e-4)
 
 
-def weights(folder):
-    return PointDiffusion.from_pretrained(folder).state_dict()
-
-
 def test_each_stage_changes_its_own_net(config, tmp_path):
     torch.manual_seed(config.seed)
     result = run_training(config)
@@ -139,22 +122,9 @@ def test_a_run_killed_in_either_stage_resumes_exactly(config, tmp_path, monkeypa
     run_training(config)
     stopped = dataclasses.replace(config, output_dir=tmp_path / "stopped", checkpointing_steps=1)
 
-    class Killed(Exception):
-        pass
-
-    def kill_at(folder_name, step):
-        def killed(folder, state: TrainState, *rest, **options):
-            path = save(folder, state, *rest, **options)
-            if (folder.name, state.step) == (folder_name, step):
-                raise Killed
-            return path
-
-        return killed
-
-    save = loop.save_checkpoint
     for place in (("encoder", 2), ("stopped", 1)):
         with monkeypatch.context() as patch:
-            patch.setattr(loop, "save_checkpoint", kill_at(*place))
+            killed_after(patch, *place)
             with pytest.raises(Killed):
                 run_training(stopped)
         stopped = dataclasses.replace(stopped, resume_from_checkpoint="latest")

@@ -3,20 +3,20 @@
 import dataclasses
 import signal
 
-import numpy as np
 import pytest
 import torch
 from trifold.common.diffusion import shifted_time
-from trifold.common.train import SampleNoise, TrainState, loop
+from trifold.common.train import SampleNoise
 from trifold.pointcloud import prior_training
 from trifold.pointcloud import training as training_module
 from trifold.pointcloud.diffusion import PointDiffusion
 from trifold.pointcloud.latent import LatentPriorConfig
 from trifold.pointcloud.normalise import Normalisation
 from trifold.pointcloud.prior_training import EncodedClouds, PriorStage, prior_loss
-from trifold.pointcloud.training import PointCloudTraining, procedural_small, run_training
+from trifold.pointcloud.training import procedural_small, run_training
 from trifold.pointcloud.training_data import TrainingClouds
 
+from .sheet_runs import Killed, killed_after, sheet_run, weights
 from .tiny_points import random_cloud, tiny_config, tiny_model
 
 
@@ -79,29 +79,8 @@ def test_it_learns_the_latents_of_each_class():
 
 @pytest.fixture
 def config(tmp_path, monkeypatch):
-    points = np.stack([random_cloud(24, i).points for i in range(6)])
-    np.savez(tmp_path / "sheets.npz", points=points, label=np.arange(6) % 2, classes=np.array(["flat", "bent"]))
     monkeypatch.setattr(training_module, "validate", lambda model, step, **_: {"points": model.config.latent_dim})
-    return PointCloudTraining(
-        output_dir=tmp_path / "run",
-        data=str(tmp_path / "sheets.npz"),
-        train_batch_size=4,
-        max_train_steps=2,
-        learning_rate=2e-3,
-        lr_scheduler="constant",
-        report_to="none",
-        stored_points=24,
-        num_points=16,
-        num_clouds=None,
-        validation_split=None,
-        use_ema=True,
-        model=tiny_config(class_names=()),
-        prior_stage=PriorStage(steps=4, batch_size=3, warmup_steps=1),
-    )
-
-
-def weights(folder):
-    return PointDiffusion.from_pretrained(folder).state_dict()
+    return sheet_run(tmp_path, lr_scheduler="constant", prior_stage=PriorStage(steps=4, batch_size=3, warmup_steps=1))
 
 
 def test_only_the_prior_changes(config, tmp_path):
@@ -119,18 +98,8 @@ def test_a_stopped_stage_resumes_exactly(config, tmp_path, monkeypatch):
     run_training(config)
     stopped = dataclasses.replace(config, output_dir=tmp_path / "stopped", checkpointing_steps=2)
 
-    class Killed(Exception):
-        pass
-
-    def killed(folder, state: TrainState, *rest, **options):
-        path = save(folder, state, *rest, **options)
-        if folder.name == "prior-2" and state.step == 2:
-            raise Killed
-        return path
-
-    save = loop.save_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", killed)
+        killed_after(patch, "prior-2", 2)
         with pytest.raises(Killed):
             run_training(stopped)
     assert sorted(p.name for p in stopped.output_dir.glob("prior-2/checkpoint-*")) == ["checkpoint-2"]
