@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function, forward_ad
+from torch.utils.flop_counter import register_flop_formula
 
 LEAST_PRODUCTS = 2**21  # multiplications below which what a call of oneDNN costs is more than it saves
 ONEDNN_IS_FASTER = torch.backends.cpu.get_cpu_capability().startswith("AVX512")  # than MKL at a product by itself
@@ -77,6 +78,13 @@ def _is_large(input: Tensor, weight: Tensor) -> bool:
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None, then: str = "none", *scalars: float) -> Tensor:
     """x W^T + b and what follows it, by oneDNN; autograd does not see it."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, then, list(scalars), "")
+
+
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # torch counts its own products only
+
+    @register_flop_formula(torch.ops.mkldnn._linear_pointwise)
+    def _flops(x_shape: torch.Size, weight_shape: torch.Size, *_: Any, **__: Any) -> int:
+        return 2 * x_shape.numel() * weight_shape[0]
 
 
 def is_transformed() -> bool:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
 from trifold.common import linear
 from trifold.common.linear import Linear, leaky_linear
 
@@ -81,6 +82,20 @@ def test_where_torchs_product_is_the_faster_one_it_is_taken(calls: list[bool], m
     x = torch.randn(*SIZE[:2])
     assert torch.equal(ours(x, relu=True), torchs(x).relu())
     assert calls == []
+
+
+def test_torchs_counter_counts_it(calls: list[bool]) -> None:
+    ours, torchs = layers()
+    x = torch.randn(4, 64, 96, requires_grad=True)
+    counted = []
+    for layer in (ours, torchs):
+        with FlopCounterMode(display=False) as counter:
+            with torch.no_grad():
+                layer(x)
+            layer(x).sum().backward()
+        counted.append(counter.get_total_flops())
+    assert counted[0] == counted[1] == 2 * 256 * 96 * 96 * 4  # twice forward, backward to the input and the weight
+    assert len(calls) == 3
 
 
 def test_derivatives_and_maps_without_gradients_are_not_lost() -> None:
