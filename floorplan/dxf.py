@@ -24,12 +24,12 @@ from .symbols import text_width
 VERSION = "R2010"
 APP = "TRIFOLD"  # under this name entities carry their numbers as extended data
 STYLE = "PLAN"
-# name: (colour by AutoCAD's index, line weight in 1/100 mm)
+# name: (colour by AutoCAD's index, line weight in 1/100 mm); 7 is black on white and white on black
 LAYERS: dict[str, tuple[int, int]] = {
     "WALLS": (7, 50),
     "DOORS": (30, 25),
     "ROOMS": (150, 13),
-    "LABELS": (250, 18),
+    "LABELS": (7, 18),
     "DIMENSIONS": (8, 13),
 }
 FILL = 253  # light grey for the bodies of walls
